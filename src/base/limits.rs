@@ -1,0 +1,83 @@
+//! Every limit of the system: a name with its unit last, the reason, and what happens when it is hit.
+//! Derived limits are proven below at compile time.
+
+use std::time::Duration;
+
+/// Longest key. Longer: 400.
+pub const KEY_BYTES_MAX: usize = 4096;
+/// Longest value. Longer: 413.
+pub const VALUE_BYTES_MAX: usize = 8 << 20;
+/// Longest body of `POST /batch`. Longer: 413.
+pub const BATCH_BODY_BYTES_MAX: usize = 64 << 20;
+/// Longest body of `POST /put`: JSON may spell one byte as six (`\u00xx`), plus the key and the frame around it.
+pub const PUT_BODY_BYTES_MAX: usize = 6 * (VALUE_BYTES_MAX + KEY_BYTES_MAX) + 4096;
+
+/// Longest request line and header fields together. Longer: 431.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Longest request target: a 4 KiB key with every byte percent-encoded and its `/get?key=`. Longer: 414.
+pub const TARGET_BYTES_MAX: usize = 16 << 10;
+/// Most header fields of one request. More: 431.
+pub const HEADER_FIELDS_MAX: usize = 100;
+/// Chunk extensions and trailers of one request together. More: 400 / 431.
+pub const CHUNK_OVERHEAD_BYTES_MAX: usize = 4096;
+
+/// Requests of one connection being worked on at once; parsing stops until answers leave.
+pub const PIPELINE_REQUESTS_MAX: usize = 128;
+/// Unsent answer bytes of one connection above which it is not read from.
+pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
+/// Connections of one core. More: answered 503 and closed.
+pub const CONNECTIONS_PER_CORE_MAX: usize = 16_384;
+/// Read buffer of a core, shared by its connections.
+pub const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// A request head must be complete this long after its first byte. Later: 408 and close.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body must grow by `BODY_PROGRESS_BYTES_MIN` (or end) within each such window. Slower: 408 and close.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_PROGRESS_BYTES_MIN: usize = 4096;
+/// An answer the client does not read is given up after this long; the connection is cut.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle keep-alive. Longer than the 90 s of Go's client, so that the client closes first.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// After an early error answer, unread body is drained up to here so that the client sees the answer (RFC 9112 9.6).
+pub const LINGER_BYTES_MAX: usize = 256 << 10;
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Once asked to stop, requests in flight get this long; then their connections are cut.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// Pause of accepting when the process has no descriptors left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Deadlines of connections are looked at no more often than this.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Requests one core may have waiting at another core. More: 503.
+pub const MESH_IN_FLIGHT_MAX: usize = 4096;
+/// Bytes of writes waiting for a shard's WAL. More: 503.
+pub const WAL_QUEUE_BYTES_MAX: usize = 96 << 20;
+/// Unit of every write to disk; also the O_DIRECT alignment we assume everywhere.
+pub const DISK_PAGE_BYTES: usize = 4096;
+
+/// Scan answers up to this size carry a Content-Length; larger ones are chunked.
+pub const SCAN_BUFFER_BYTES: usize = 1 << 20;
+/// Rows and bytes of one page a shard hands to the merging core.
+pub const SCAN_PAGE_ROWS: usize = 256;
+pub const SCAN_PAGE_BYTES: usize = 64 << 10;
+/// Scans one core merges at once. More: 503.
+pub const SCANS_PER_CORE_MAX: usize = 256;
+
+/// Shards of one data directory.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// Background work runs in slices of at most this long, each followed by a pause at least as long, so that
+/// the core goes idle and the reactor turns (docs/decisions/0002-yields.md).
+pub const SLICE: Duration = Duration::from_micros(200);
+/// A busy core that leaves a ping unanswered for this long is wedged: the process aborts.
+pub const WATCHDOG_PATIENCE: Duration = Duration::from_secs(2);
+
+// A WAL record must fit its queue, and a batch body (values only shrink on the way from JSON) too.
+const _: () = assert!(WAL_QUEUE_BYTES_MAX > BATCH_BODY_BYTES_MAX + (16 << 20));
+// A key percent-encoded byte by byte fits the target.
+const _: () =
+    assert!(3 * KEY_BYTES_MAX + 64 <= TARGET_BYTES_MAX && TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+// A lone maximal put fits into a body.
+const _: () = assert!(PUT_BODY_BYTES_MAX < 64 << 20);

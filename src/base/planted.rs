@@ -1,0 +1,64 @@
+//! Pure. Bugs put in on purpose, so that tests can show that they would be seen.
+//!
+//! A debug build carries every one of them, switched off; [`plant`] switches one on for the calling thread. In
+//! a release build [`is`] is `false` before the optimiser even looks. Rejected: a Cargo feature or a `cfg` per
+//! bug, which need one more build each and therefore would not be run.
+
+use std::cell::Cell;
+
+/// One deliberate mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A write is answered before its group is on stable storage.
+    AckBeforeSync,
+    /// The body of a WAL group is believed whatever its checksum says.
+    GroupUnchecked,
+    /// A block of a table is believed whatever its checksum says.
+    BlockUnchecked,
+    /// Replay forgets one op.
+    ReplaySkips,
+    /// A merge takes the entry of the first source instead of the greatest.
+    FirstHitWins,
+}
+
+/// All of them.
+pub const BUGS: [Bug; 5] = [
+    Bug::AckBeforeSync,
+    Bug::GroupUnchecked,
+    Bug::BlockUnchecked,
+    Bug::ReplaySkips,
+    Bug::FirstHitWins,
+];
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Switches one bug on for this thread, or all of them off. Without effect in a release build.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether the code here is to make this mistake.
+#[must_use]
+pub fn is(bug: Bug) -> bool {
+    cfg!(debug_assertions) && PLANTED.get() == Some(bug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_planted_unless_asked_for_and_then_one() {
+        assert!(!BUGS.into_iter().any(is));
+        plant(Some(Bug::ReplaySkips));
+        assert!(
+            BUGS.into_iter()
+                .filter(|bug| is(*bug))
+                .eq([Bug::ReplaySkips])
+        );
+        plant(None);
+        assert!(!BUGS.into_iter().any(is));
+    }
+}

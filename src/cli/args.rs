@@ -1,0 +1,259 @@
+//! Pure. The command line: clap, with Go's single dash.
+//!
+//! The original is a Go program, so `-port 8081`, `-port=8081`, `--port 8081` and `--port=8081` are the same.
+//! clap knows two dashes only; `rewrite` turns one into two for clap's eyes. The process keeps its own argv,
+//! so that `pkill -f "kvstore.*8083"` and `ps` still see what was typed.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Command};
+
+use super::StartError;
+use super::settings::{SETTINGS, Setting};
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Args {
+    pub help: bool,
+    pub version: bool,
+    /// Read instead of `.env`.
+    pub env_file: Option<String>,
+    /// (flag, value) as typed, in the order of the settings table.
+    pub values: Vec<(&'static str, String)>,
+}
+
+/// Understands `argv` (without the program name).
+pub fn parse(argv: &[String]) -> Result<Args, StartError> {
+    let command = command();
+    let matches = command
+        .clone()
+        .try_get_matches_from(rewrite(&command, argv))
+        .map_err(|error| usage_error(&error))?;
+    let mut args = Args {
+        help: matches.get_flag("help"),
+        version: matches.get_flag("version"),
+        env_file: matches.get_one::<String>("env-file").cloned(),
+        values: Vec::new(),
+    };
+    for flag in SETTINGS.iter().filter_map(|row| row.flag) {
+        if is_switch(flag) {
+            if matches.get_flag(flag) {
+                args.values.push((flag, "true".to_string()));
+            }
+        } else if let Some(value) = matches.get_one::<String>(flag) {
+            args.values.push((flag, value.clone()));
+        }
+    }
+    Ok(args)
+}
+
+/// The text of `-help`, made from the settings table.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "kvstore: a key-value store, one shard per core\n\n\
+         Usage: kvstore [flags]\n\n\
+         Flags (one dash or two; -name value or -name=value):\n",
+    );
+    let mut entry = |left: String, help: &str, default: &str| {
+        let default = match default {
+            "" => String::new(),
+            value => format!(" [{value}]"),
+        };
+        text.push_str(&format!("  {left:<28}{help}{default}\n"));
+    };
+    for row in SETTINGS {
+        if let Some(flag) = row.flag {
+            let value = if is_switch(flag) { "" } else { " <value>" };
+            entry(format!("-{flag}{value}"), row.help, row.default);
+        }
+    }
+    entry(
+        "-env-file <path>".to_string(),
+        "file of NAME=value lines",
+        ".env",
+    );
+    entry("-version".to_string(), "print the version and exit", "");
+    entry("-help".to_string(), "print this and exit", "");
+    text.push_str("\nEnvironment (flag > environment > .env > default in brackets):\n");
+    for Setting {
+        env, help, default, ..
+    } in SETTINGS
+    {
+        let default = match *default {
+            "" => String::new(),
+            value => format!(" [{value}]"),
+        };
+        text.push_str(&format!("  {env:<28}{help}{default}\n"));
+    }
+    text
+}
+
+/// Flags without a value.
+fn is_switch(flag: &str) -> bool {
+    flag == "insecure-no-auth"
+}
+
+fn command() -> Command {
+    let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let valued = |name: &'static str| Arg::new(name).long(name).num_args(1);
+    Command::new("kvstore")
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        // As in Go, the last of several wins.
+        .args_override_self(true)
+        .args([switch("help"), switch("version"), valued("env-file")])
+        .args(SETTINGS.iter().filter_map(|row| row.flag).map(|flag| {
+            if is_switch(flag) {
+                switch(flag)
+            } else {
+                valued(flag)
+            }
+        }))
+}
+
+/// `-name[=value]` to `--name[=value]`; a known flag is joined to its value, so that `-dir -odd` works as in
+/// Go; `-switch=false` vanishes. Everything after a bare `--` stays.
+fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
+    let takes_value = |name: &str| {
+        command
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(name))
+            .map(|arg| arg.get_action().takes_values())
+    };
+    let mut out = vec!["kvstore".to_string()];
+    let mut argv = argv.iter();
+    while let Some(token) = argv.next() {
+        if token == "--" {
+            out.push(token.clone());
+            break;
+        }
+        let Some(name) = token.strip_prefix("--").or_else(|| token.strip_prefix('-')) else {
+            out.push(token.clone());
+            continue;
+        };
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (name, None),
+        };
+        match (takes_value(name), value) {
+            (Some(true), None) => match argv.next() {
+                Some(value) => out.push(format!("--{name}={value}")),
+                None => out.push(format!("--{name}")),
+            },
+            (Some(false), Some("false")) => {}
+            (Some(false), Some("true")) => out.push(format!("--{name}")),
+            (_, Some(value)) => out.push(format!("--{name}={value}")),
+            (_, None) => out.push(format!("--{name}")),
+        }
+    }
+    out.extend(argv.cloned());
+    out
+}
+
+/// clap's finding in our two lines, with the dash people typed.
+fn usage_error(error: &clap::Error) -> StartError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.replacen("--", "-", 1)),
+        Some(ContextValue::Strings(texts)) => texts.first().map(|text| text.replacen("--", "-", 1)),
+        _ => None,
+    };
+    let what = context(ContextKind::InvalidArg).unwrap_or_default();
+    let what = what.split(' ').next().unwrap_or_default();
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if what.starts_with('-') => format!("unknown flag {what}"),
+        ErrorKind::UnknownArgument => format!("{what:?} is not a flag"),
+        ErrorKind::InvalidValue => format!("{what} needs a value"),
+        ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
+            format!("{what} is a switch: {what}, {what}=true or {what}=false")
+        }
+        kind => format!("{what} cannot be understood ({kind})"),
+    };
+    let hint = match context(ContextKind::SuggestedArg) {
+        Some(suggestion) => format!("did you mean {suggestion}? kvstore -help lists all flags"),
+        None => "kvstore -help lists all flags".to_string(),
+    };
+    StartError::usage(message, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, StartError> {
+        let argv: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        parse(&argv)
+    }
+
+    #[test]
+    fn one_dash_or_two_joined_or_not() {
+        for line in [
+            "-port 9001 -dir d",
+            "--port 9001 --dir d",
+            "-port=9001 -dir=d",
+            "--port=9001 -dir d",
+            "-port 1 -port 9001 -dir d",
+        ] {
+            assert_eq!(
+                parsed(line).unwrap().values,
+                [("port", "9001".to_string()), ("dir", "d".to_string())],
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_may_start_with_a_dash_and_lists_stay_whole() {
+        let args = parsed("-dir -odd -peers localhost:1,localhost:2").unwrap();
+        assert_eq!(
+            args.values,
+            [
+                ("peers", "localhost:1,localhost:2".to_string()),
+                ("dir", "-odd".to_string())
+            ]
+        );
+    }
+
+    #[test]
+    fn switches() {
+        assert!(parsed("-version").unwrap().version);
+        assert!(parsed("--help").unwrap().help);
+        assert_eq!(
+            parsed("-insecure-no-auth").unwrap().values,
+            [("insecure-no-auth", "true".to_string())]
+        );
+        assert!(parsed("-insecure-no-auth=false").unwrap().values.is_empty());
+        assert_eq!(
+            parsed("-env-file x").unwrap().env_file.as_deref(),
+            Some("x")
+        );
+    }
+
+    #[test]
+    fn mistakes_get_one_line_and_a_hint() {
+        for (line, error, hint) in [
+            ("-prot 1", "unknown flag -prot", "did you mean -port?"),
+            ("--pears x", "unknown flag -pears", "did you mean -peers?"),
+            ("-zzz", "unknown flag -zzz", "-help"),
+            ("serve", "\"serve\" is not a flag", "-help"),
+            ("-port", "-port needs a value", "-help"),
+            ("-version=maybe", "-version is a switch", "-help"),
+        ] {
+            let found = parsed(line).unwrap_err();
+            assert!(found.error.contains(error), "{line}: {found:?}");
+            assert!(found.hint.contains(hint), "{line}: {found:?}");
+            assert!(!found.error.contains('\n') && !found.hint.contains('\n'));
+            assert_eq!(found.exit, 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_setting() {
+        let help = help();
+        for row in SETTINGS {
+            assert!(help.contains(row.env), "{}", row.env);
+            if let Some(flag) = row.flag {
+                assert!(help.contains(&format!("  -{flag}")), "{flag}");
+            }
+        }
+    }
+}

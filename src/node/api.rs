@@ -1,0 +1,363 @@
+//! Pure. The route table: what a request asks for, and who may ask.
+//!
+//! ```text
+//! path      methods            asks for
+//! /put      POST PUT           one write, JSON body        /get      GET HEAD   the bytes of one key
+//! /batch    POST               many writes, JSON body      /scan     GET HEAD   a range as one JSON object
+//! /delete   POST DELETE        a tombstone                 /metrics /health     GET HEAD
+//! ```
+//!
+//! Everything is judged before anything is done. The order is: who asks (Host, Origin), where (path), how
+//! (method), what (parameters, body). Request `Content-Type` is ignored: curl and hey send misleading ones.
+
+use std::borrow::Cow;
+
+use super::body::{self, Item};
+use super::failure::Refusal;
+use super::hosts;
+use crate::base::limits::{BATCH_BODY_BYTES_MAX, KEY_BYTES_MAX, PUT_BODY_BYTES_MAX};
+use crate::http::query;
+use crate::http::request::{Method, Request};
+
+/// Longest body of a request that has no use for one. Longer: 413.
+const UNUSED_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Op<'a> {
+    Get {
+        key: Cow<'a, [u8]>,
+    },
+    Put(Item<'a>),
+    Delete {
+        key: Cow<'a, [u8]>,
+    },
+    Batch(Vec<Item<'a>>),
+    Scan {
+        from: Option<Cow<'a, [u8]>>,
+        to: Option<Cow<'a, [u8]>>,
+        rows_max: Option<u64>,
+    },
+    Metrics,
+    Health,
+    /// Which methods there are.
+    Options {
+        allow: &'static str,
+    },
+}
+
+struct Route {
+    path: &'static [u8],
+    target: Target,
+    allow: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Put,
+    Get,
+    Batch,
+    Scan,
+    Delete,
+    Metrics,
+    Health,
+}
+
+/// Ordered by how often they are asked for.
+const ROUTES: [Route; 7] = [
+    Route {
+        path: b"/get",
+        target: Target::Get,
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Route {
+        path: b"/put",
+        target: Target::Put,
+        allow: "POST, PUT, OPTIONS",
+    },
+    Route {
+        path: b"/batch",
+        target: Target::Batch,
+        allow: "POST, OPTIONS",
+    },
+    Route {
+        path: b"/delete",
+        target: Target::Delete,
+        allow: "POST, DELETE, OPTIONS",
+    },
+    Route {
+        path: b"/scan",
+        target: Target::Scan,
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Route {
+        path: b"/metrics",
+        target: Target::Metrics,
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Route {
+        path: b"/health",
+        target: Target::Health,
+        allow: "GET, HEAD, OPTIONS",
+    },
+];
+
+/// Methods of some route: the answer to `OPTIONS *`.
+const ALLOW_ANY: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+/// Body of the answer to an unknown path.
+pub(crate) const ENDPOINTS: &str = "no such endpoint; there are:
+  POST /put             {\"key\":\"k\",\"value\":\"v\"}
+  GET  /get?key=k
+  POST /batch           {\"items\":[{\"key\":\"k\",\"value\":\"v\"}]}
+  GET  /scan?start=a&end=z[&limit=n]
+  POST /delete?key=k
+  GET  /metrics
+  GET  /health";
+
+/// Longest body the parser may take in for this method and path.
+pub(crate) fn body_limit(_method: Method, path: &[u8]) -> usize {
+    match path {
+        b"/put" => PUT_BODY_BYTES_MAX,
+        b"/batch" => BATCH_BODY_BYTES_MAX,
+        _ => UNUSED_BODY_BYTES_MAX,
+    }
+}
+
+/// Judges a request. `host_names`: the allow-list of `Host`, checked when given (see `hosts.rs`).
+pub(crate) fn decode<'a>(
+    request: &Request<'a>,
+    host_names: Option<&[String]>,
+) -> Result<Op<'a>, Refusal> {
+    if host_names.is_some_and(|names| !hosts::is_ours(request.host, names)) {
+        return Err(Refusal::ForeignHost);
+    }
+    if request.is_cross_site() {
+        return Err(Refusal::CrossSite);
+    }
+    if request.path == b"*" {
+        return Ok(Op::Options { allow: ALLOW_ANY });
+    }
+    let route = ROUTES
+        .iter()
+        .find(|route| route.path == request.path)
+        .ok_or(Refusal::UnknownPath)?;
+    match (route.target, request.method) {
+        (_, Method::Options) => Ok(Op::Options { allow: route.allow }),
+        (Target::Get, Method::Get | Method::Head) => Ok(Op::Get { key: key(request)? }),
+        (Target::Put, Method::Post | Method::Put) => Ok(Op::Put(body::put(request.body)?)),
+        (Target::Batch, Method::Post) => Ok(Op::Batch(body::batch(request.body)?)),
+        (Target::Delete, Method::Post | Method::Delete) => Ok(Op::Delete { key: key(request)? }),
+        (Target::Scan, Method::Get | Method::Head) => Ok(Op::Scan {
+            from: end(request, "start")?,
+            to: end(request, "end")?,
+            rows_max: rows_max(request)?,
+        }),
+        (Target::Metrics, Method::Get | Method::Head) => Ok(Op::Metrics),
+        (Target::Health, Method::Get | Method::Head) => Ok(Op::Health),
+        (
+            Target::Put
+            | Target::Get
+            | Target::Batch
+            | Target::Scan
+            | Target::Delete
+            | Target::Metrics
+            | Target::Health,
+            Method::Get
+            | Method::Head
+            | Method::Post
+            | Method::Put
+            | Method::Delete
+            | Method::Patch
+            | Method::Trace,
+        ) => Err(Refusal::Method { allow: route.allow }),
+    }
+}
+
+fn key<'a>(request: &Request<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
+    match query::get(request.query, "key")? {
+        Some(key) if key.len() > KEY_BYTES_MAX => Err(Refusal::KeyTooLong { bytes: key.len() }),
+        Some(key) if !key.is_empty() => Ok(key),
+        Some(_) | None => Err(Refusal::MissingKey),
+    }
+}
+
+/// One end of a range; empty counts as absent, as in the original.
+fn end<'a>(request: &Request<'a>, name: &str) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
+    Ok(query::get(request.query, name)?.filter(|end| !end.is_empty()))
+}
+
+fn rows_max(request: &Request<'_>) -> Result<Option<u64>, Refusal> {
+    let Some(text) = query::get(request.query, "limit")? else {
+        return Ok(None);
+    };
+    std::str::from_utf8(&text)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .map(Some)
+        .ok_or(Refusal::BadLimit)
+}
+
+impl Op<'_> {
+    /// A copy that outlives the request, for one that has to wait for others.
+    pub(crate) fn into_owned(self) -> Op<'static> {
+        let own = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
+        let own_item = |item: Item<'_>| Item {
+            key: Cow::Owned(item.key.into_owned()),
+            value: Cow::Owned(item.value.into_owned()),
+        };
+        match self {
+            Op::Get { key } => Op::Get { key: own(key) },
+            Op::Put(item) => Op::Put(own_item(item)),
+            Op::Delete { key } => Op::Delete { key: own(key) },
+            Op::Batch(items) => Op::Batch(items.into_iter().map(own_item).collect()),
+            Op::Scan { from, to, rows_max } => Op::Scan {
+                from: from.map(own),
+                to: to.map(own),
+                rows_max,
+            },
+            Op::Metrics => Op::Metrics,
+            Op::Health => Op::Health,
+            Op::Options { allow } => Op::Options { allow },
+        }
+    }
+
+    /// What it does with stored data.
+    pub(crate) fn access(&self) -> Access {
+        match self {
+            Op::Get { .. } | Op::Scan { .. } | Op::Metrics => Access::Read,
+            Op::Put(_) | Op::Delete { .. } | Op::Batch(_) => Access::Write,
+            Op::Health | Op::Options { .. } => Access::None,
+        }
+    }
+}
+
+/// Which requests of one connection must not overtake each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parser::{Next, Parser};
+
+    /// One request in, one line out.
+    fn story(text: &str) -> String {
+        let mut parser = Parser::default();
+        let bytes = text.replace('\n', "\r\n");
+        match parser.next(bytes.as_bytes(), &body_limit) {
+            Next::Request { request, .. } => match decode(&request, Some(&["kv.example".into()])) {
+                Ok(op) => format!("{op:?}"),
+                Err(refusal) => {
+                    let problem = refusal.problem();
+                    format!("{} {}", problem.status.code(), problem.text)
+                }
+            },
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn get(target: &str) -> String {
+        story(&format!("GET {target} HTTP/1.1\nHost: localhost\n\n"))
+    }
+
+    #[test]
+    fn keys_come_from_the_query() {
+        assert_eq!(get("/get?key=a"), "Get { key: [97] }");
+        assert_eq!(
+            get("/get?x=1&key=a+%2B%ff&key=b"),
+            "Get { key: [97, 32, 43, 255] }"
+        );
+        assert_eq!(get("/get"), "400 missing query parameter: key");
+        assert_eq!(get("/get?key="), "400 missing query parameter: key");
+        assert_eq!(get("/get?key=%zz"), "400 bad percent-encoding");
+        let long = "k".repeat(KEY_BYTES_MAX + 1);
+        assert_eq!(
+            get(&format!("/get?key={long}")),
+            "400 key is too long: 4097 bytes, at most 4096"
+        );
+    }
+
+    #[test]
+    fn ranges_and_limits() {
+        assert_eq!(
+            get("/scan"),
+            "Scan { from: None, to: None, rows_max: None }"
+        );
+        assert_eq!(
+            get("/scan?start=a&end=&limit=10"),
+            "Scan { from: Some([97]), to: None, rows_max: Some(10) }"
+        );
+        for bad in ["", "-1", "+1", "1.5", "x", "99999999999999999999"] {
+            assert_eq!(
+                get(&format!("/scan?limit={bad}")),
+                "400 limit must be a whole number",
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn methods_and_paths() {
+        let with = |method: &str, target: &str| {
+            story(&format!("{method} {target} HTTP/1.1\nHost: localhost\n\n"))
+        };
+        assert_eq!(with("HEAD", "/get?key=a"), "Get { key: [97] }");
+        assert_eq!(with("DELETE", "/delete?key=a"), "Delete { key: [97] }");
+        assert_eq!(with("POST", "/delete?key=a"), "Delete { key: [97] }");
+        assert_eq!(
+            with("GET", "/delete?key=a"),
+            "405 method not allowed; allowed: POST, DELETE, OPTIONS"
+        );
+        assert_eq!(
+            with("PATCH", "/put"),
+            "405 method not allowed; allowed: POST, PUT, OPTIONS"
+        );
+        assert_eq!(
+            with("TRACE", "/get"),
+            "405 method not allowed; allowed: GET, HEAD, OPTIONS"
+        );
+        assert!(with("OPTIONS", "*").starts_with("Options"));
+        assert!(with("OPTIONS", "/batch").contains("POST, OPTIONS"));
+        for path in ["/", "/GET", "/get/", "//get", "/../get", "/kv/a"] {
+            assert!(
+                with("GET", path).starts_with("404 no such endpoint"),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_are_judged_before_anything_is_done() {
+        let put = |body: &str| {
+            story(&format!(
+                "POST /put HTTP/1.1\nHost: localhost\nContent-Length: {}\n\n{body}",
+                body.len()
+            ))
+        };
+        assert_eq!(
+            put(r#"{"key":"a","value":"b"}"#),
+            r#"Put(Item { key: "a", value: "b" })"#
+        );
+        assert_eq!(put("{}"), "400 key must be a non-empty string");
+    }
+
+    #[test]
+    fn strangers_are_turned_away() {
+        let from = |fields: &str| story(&format!("GET /health HTTP/1.1\n{fields}\n\n"));
+        assert_eq!(from("Host: localhost:8081"), "Health");
+        assert_eq!(from("Host: kv.example"), "Health");
+        assert!(from("Host: evil.example").starts_with("421 "));
+        assert!(from("Host: localhost\nOrigin: http://evil.example").starts_with("403 "));
+        assert!(from("Host: localhost\nSec-Fetch-Site: cross-site").starts_with("403 "));
+        assert_eq!(
+            from("Host: localhost:1\nOrigin: http://localhost:1"),
+            "Health"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! Pure. Writes JSON strings from bytes.
+
+/// Appends `bytes` as a JSON string with its quotes. What is not UTF-8 becomes U+FFFD; text passes unchanged
+/// but for `"`, `\` and control characters (no HTML escapes: nothing here is ever served as HTML).
+pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        put_escaped(out, chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    out.push(b'"');
+}
+
+/// [`put_string`] for bytes known to be UTF-8.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    put_escaped(out, text);
+    out.push(b'"');
+}
+
+fn put_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some(at) = rest
+        .iter()
+        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            control => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(control >> 4)]);
+                out.push(HEX[usize::from(control & 15)]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        put_string(&mut out, bytes);
+        String::from_utf8(out).expect("always UTF-8")
+    }
+
+    #[test]
+    fn escapes_what_json_demands_and_nothing_else() {
+        assert_eq!(string(b""), r#""""#);
+        assert_eq!(string(b"a\"b\\c/<>&"), r#""a\"b\\c/<>&""#);
+        assert_eq!(
+            string(b"\n\r\t\x08\x0c\x00\x1f\x7f"),
+            "\"\\n\\r\\t\\b\\f\\u0000\\u001f\u{7f}\""
+        );
+        assert_eq!(string("é\u{1f600}".as_bytes()), "\"é\u{1f600}\"");
+        assert_eq!(string(b"a\xffb\xe2\x82"), "\"a\u{fffd}b\u{fffd}\"");
+    }
+
+    #[test]
+    fn any_bytes_read_back_as_their_lossy_text() {
+        let seed = 7;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for round in 0..2000 {
+            let bytes: Vec<u8> = (0..rng.usize(0..40)).map(|_| rng.u8(..)).collect();
+            let back: String = serde_json::from_str(&string(&bytes))
+                .unwrap_or_else(|error| panic!("seed {seed} round {round}: {error}: {bytes:?}"));
+            assert_eq!(
+                back,
+                String::from_utf8_lossy(&bytes),
+                "seed {seed} round {round}"
+            );
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What one core says to another. Every byte is owned: nothing here points into the sender.
+//!
+//! ```text
+//!  asking core                      owning core
+//!  Ask { ticket, what }  ────────▶  reads or writes its own shard
+//!  slot of `ticket`      ◀────────  Reply { ticket, reply }           one for each Ask
+//! ```
+//!
+//! The rest of [`Msg`] walks all cores through start and stop together (see `barrier.rs`).
+
+use crate::base::hash::KeyHash;
+use crate::base::record::{OwnedEntry, OwnedState};
+use crate::base::version::Version;
+use crate::store::{Page, ScanRange};
+
+use super::Started;
+use super::failure::Failure;
+use super::metrics::Snapshot;
+
+/// One message of the mesh. Opaque above `node`: the command line only creates the mesh.
+pub struct Msg(pub(crate) Kind);
+
+/// The kinds of [`Msg`].
+pub(crate) enum Kind {
+    Ask {
+        ticket: u64,
+        ask: Ask,
+    },
+    Reply {
+        ticket: u64,
+        reply: Reply,
+    },
+    /// To core 0: the sender's shards are open.
+    Opened(Started),
+    /// From core 0: every shard is open; accept connections.
+    Listen,
+    /// To core 0: the sender accepts connections.
+    Listening,
+    /// The sender has no request left and will ask for nothing more.
+    Drained,
+}
+
+/// Something only the owner of a shard can do.
+pub(crate) enum Ask {
+    Get {
+        key: Box<[u8]>,
+        hash: KeyHash,
+    },
+    /// One atomic record: keys of one shard, each once.
+    Write {
+        shard: u16,
+        changes: Vec<Change>,
+    },
+    Scan {
+        shard: u16,
+        range: ScanRange,
+        rows_max: usize,
+    },
+    /// Counters of the receiving core and its shards.
+    Snapshot,
+}
+
+/// A key and its new state; the owning core stamps the version.
+pub(crate) struct Change {
+    pub key: Box<[u8]>,
+    pub state: OwnedState,
+}
+
+/// The answer to an [`Ask`].
+pub(crate) enum Reply {
+    /// The newest entry, a tombstone included.
+    Got(Result<Option<OwnedEntry>, Failure>),
+    /// Durable under this version, or not.
+    Written(Result<Version, Failure>),
+    Page {
+        shard: u16,
+        page: Result<Page, Failure>,
+    },
+    Snapshot(Box<Snapshot>),
+}

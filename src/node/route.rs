@@ -1,0 +1,497 @@
+//! From a key to the core that owns it: the local shard at once, another core through the mesh.
+//!
+//! ```text
+//!              ┌─ ours ──▶ Store::get / write ───────────────▶ answered now, or by ticket through
+//!  key ─▶ shard┤                                               Completions (log) or Arrivals (disk)
+//!              └─ theirs ─▶ Msg::Ask{ticket} ─▶ their Router ─▶ Msg::Reply{ticket}
+//! ```
+//!
+//! One per core. Everything that waits has a slot in `waiting`; whatever comes back under a ticket that is
+//! gone (its connection has closed) is dropped. A write keeps its slot even then: the log answers every ticket.
+//!
+//! Bound: at most `MESH_IN_FLIGHT_MAX` asks to one core are unanswered; above that requests get 503. The pages
+//! of a running scan are exempt (one per shard and scan, and scans are capped themselves).
+
+use std::rc::Rc;
+
+use super::answer::{Answer, Page as MetricsPage, Pen, Written};
+use super::arrivals::{Arrivals, Asker};
+use super::batch::Batch;
+use super::failure::Failure;
+use super::metrics::{Metric, Snapshot};
+use super::msg::{Ask, Change, Kind, Msg, Reply};
+use super::owners::Owners;
+use super::scan_run::ScanRun;
+use super::slots::Slots;
+use crate::base::hash::KeyHash;
+use crate::base::limits::{MESH_IN_FLIGHT_MAX, SCAN_PAGE_BYTES};
+use crate::base::record::{Entry, OwnedState, State};
+use crate::base::time::Instant;
+use crate::base::version::{Clock, Version};
+use crate::rt::Rt;
+use crate::rt::mesh::Port;
+use crate::rt::net::Token;
+use crate::store::completions::Done;
+use crate::store::shared::Shared;
+use crate::store::{Got, Op, ReadError, ScanRange, Store};
+
+/// Which request of which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub token: Token,
+    pub seq: u32,
+}
+
+/// One core's way to every shard of the node.
+pub(crate) struct Router {
+    pub(super) rt: Rt,
+    pub(super) owners: Owners,
+    pub(super) shared: Rc<Shared>,
+    /// The block of shards this core owns, in order.
+    pub(super) stores: Vec<Rc<Store>>,
+    pub(super) port: Port<Msg>,
+    pub(super) arrivals: Rc<Arrivals>,
+    pub(super) waiting: Slots<Waiting>,
+    /// Unanswered asks to each core.
+    in_flight: Vec<usize>,
+    pub(super) clock: Clock,
+    /// Wall clock of this turn, milliseconds.
+    pub(super) wall_ms: u64,
+    started: Instant,
+    pub(super) scans: usize,
+    /// Answers for connections of this core; the loop hands them out.
+    pub(super) answered: Vec<(Place, Answer)>,
+    /// Connections whose scan has something to send.
+    pub(super) stirred: Vec<Token>,
+    /// The node is about to end: why. The first reason stays.
+    pub(super) fault: Option<String>,
+    /// Where the operator looks.
+    pub(super) log: Rc<dyn Fn(&str)>,
+    pub(super) pen: Pen,
+}
+
+/// What a ticket stands for.
+pub(super) enum Waiting {
+    /// One answer of a read, or of a write that another core carries out.
+    One {
+        place: Place,
+        written: Written,
+    },
+    /// A write to a shard of ours.
+    Write {
+        place: Place,
+        written: Written,
+        version: Version,
+    },
+    /// A write to a shard of ours that another core asked for.
+    Foreign {
+        core: usize,
+        ticket: u64,
+        version: Version,
+    },
+    /// The part of a batch that goes to one shard.
+    Part {
+        batch: u64,
+        items: u32,
+    },
+    Batch(Batch),
+    Metrics {
+        place: Place,
+        left: usize,
+        sum: Box<Snapshot>,
+    },
+    Scan(Box<ScanRun>),
+}
+
+impl Router {
+    pub(crate) fn new(
+        rt: &Rt,
+        owners: Owners,
+        shared: &Rc<Shared>,
+        port: Port<Msg>,
+        log: Rc<dyn Fn(&str)>,
+    ) -> Router {
+        let wall_ms = rt.wall_ms();
+        Router {
+            rt: rt.clone(),
+            owners,
+            shared: Rc::clone(shared),
+            stores: Vec::new(),
+            in_flight: vec![0; port.cores()],
+            port,
+            arrivals: Rc::default(),
+            waiting: Slots::new(),
+            clock: Clock::new(rt.core() as u32),
+            wall_ms,
+            started: rt.now(),
+            scans: 0,
+            answered: Vec::new(),
+            stirred: Vec::new(),
+            fault: None,
+            log,
+            pen: Pen {
+                date: crate::http::date::Date::new(wall_ms),
+                counters: Snapshot::default(),
+            },
+        }
+    }
+
+    /// Adds the next shard of this core's block.
+    pub(crate) fn add_store(&mut self, store: Rc<Store>, newest: Version) {
+        self.stores.push(store);
+        self.clock.observe(newest);
+    }
+
+    /// Once per turn.
+    pub(crate) fn tick(&mut self) {
+        self.wall_ms = self.rt.wall_ms();
+        self.pen.date.refresh(self.wall_ms);
+    }
+
+    /// Something is still to be answered to one of our connections or to another core.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.waiting.len() > 0
+    }
+
+    /// The store of a shard, if it is ours.
+    pub(super) fn local(&self, shard: u16) -> Option<&Rc<Store>> {
+        let block = self.owners.shards_of(self.rt.core());
+        let index = block
+            .contains(&shard)
+            .then(|| usize::from(shard - block.start))?;
+        self.stores.get(index)
+    }
+
+    pub(super) fn may_ask(&self, core: usize) -> Result<(), Failure> {
+        if self.in_flight[core] < MESH_IN_FLIGHT_MAX {
+            Ok(())
+        } else {
+            Err(Failure::Busy)
+        }
+    }
+
+    pub(super) fn ask(&mut self, core: usize, ticket: u64, ask: Ask) {
+        self.in_flight[core] += 1;
+        self.pen.counters.count(Metric::Forwarded);
+        self.port.send(core, Msg(Kind::Ask { ticket, ask }));
+    }
+
+    /// Looks a key up. `Some`: `read` has run or the lookup has failed; `None`: the answer comes to `place`.
+    pub(crate) fn get<R>(
+        &mut self,
+        key: &[u8],
+        place: Place,
+        read: impl FnOnce(&mut Pen, Option<Entry<'_>>) -> R,
+    ) -> Option<Result<R, Failure>> {
+        self.pen.counters.count(Metric::Reads);
+        let hash = KeyHash::of(key);
+        let shard = hash.shard(self.owners.shards());
+        let one = Waiting::One {
+            place,
+            written: Written::Put,
+        };
+        let Some(store) = self.local(shard).map(Rc::clone) else {
+            let core = self.owners.core_of(shard);
+            if let Err(failure) = self.may_ask(core) {
+                return Some(Err(failure));
+            }
+            let ticket = self.waiting.insert(one);
+            let key = key.into();
+            self.ask(core, ticket, Ask::Get { key, hash });
+            return None;
+        };
+        let pen = &mut self.pen;
+        match store.get(key, hash, |entry| read(pen, entry)) {
+            Ok(Got::Answer(answer)) => Some(Ok(answer)),
+            Ok(Got::Disk(_)) => {
+                let ticket = self.waiting.insert(one);
+                self.read_from_disk(store, key.into(), hash, Asker::Here(ticket));
+                None
+            }
+            Err(error) => Some(Err(self.unreadable(&error))),
+        }
+    }
+
+    fn read_from_disk(&self, store: Rc<Store>, key: Box<[u8]>, hash: KeyHash, asker: Asker) {
+        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        self.rt.spawn(async move {
+            let got = store.get_from_disk(&key, hash).await.map_err(|error| {
+                log(&error.0);
+                Failure::Unreadable
+            });
+            arrivals.push(asker, Reply::Got(got));
+        });
+    }
+
+    fn unreadable(&self, error: &ReadError) -> Failure {
+        (self.log)(&error.0);
+        Failure::Unreadable
+    }
+
+    /// Writes one key. `Ok`: the answer comes to `place`.
+    pub(crate) fn write(
+        &mut self,
+        key: &[u8],
+        state: State<'_>,
+        written: Written,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let shard = KeyHash::of(key).shard(self.owners.shards());
+        if self.local(shard).is_some() {
+            let version = self.clock.stamp(self.wall_ms);
+            let waiting = Waiting::Write {
+                place,
+                written,
+                version,
+            };
+            let entry = Entry { version, state };
+            return self.write_local(shard, &[Op { key, entry }], waiting);
+        }
+        let core = self.owners.core_of(shard);
+        self.may_ask(core)?;
+        let ticket = self.waiting.insert(Waiting::One { place, written });
+        let changes = vec![Change {
+            key: key.into(),
+            state: own(state),
+        }];
+        self.ask(core, ticket, Ask::Write { shard, changes });
+        Ok(())
+    }
+
+    pub(super) fn write_local(
+        &mut self,
+        shard: u16,
+        ops: &[Op<'_>],
+        waiting: Waiting,
+    ) -> Result<(), Failure> {
+        let store = self.local(shard).map(Rc::clone).ok_or(Failure::Closed)?;
+        let ticket = self.waiting.insert(waiting);
+        store.write(ops, ticket).map_err(|refused| {
+            self.waiting.remove(ticket);
+            Failure::from(refused)
+        })
+    }
+
+    /// Gathers the counters of all cores. The answer comes to `place`.
+    pub(crate) fn metrics(&mut self, place: Place) {
+        let sum = Box::new(self.snapshot());
+        let others = self.owners.cores() - 1;
+        if others == 0 {
+            self.answer_metrics(place, *sum);
+            return;
+        }
+        let left = others;
+        let ticket = self.waiting.insert(Waiting::Metrics { place, left, sum });
+        let own = self.rt.core();
+        for core in (0..self.owners.cores()).filter(|&core| core != own) {
+            self.ask(core, ticket, Ask::Snapshot);
+        }
+    }
+
+    fn answer_metrics(&mut self, place: Place, sum: Snapshot) {
+        let page = MetricsPage {
+            sum,
+            cores: self.owners.cores(),
+            shards: self.owners.shards(),
+            uptime: self.rt.now().since(self.started),
+        };
+        self.answered.push((place, Answer::Metrics(Box::new(page))));
+    }
+
+    /// This core's counters with those of its shards and its cache.
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.pen.counters.clone();
+        for store in &self.stores {
+            snapshot.add_shard(&store.stats());
+        }
+        let (hits, misses) = self.shared.cache_stats();
+        snapshot.add(Metric::CacheHits, hits);
+        snapshot.add(Metric::CacheMisses, misses);
+        snapshot
+    }
+
+    /// Does what another core asks of our shards; its reply leaves at the end of this turn or when done.
+    pub(crate) fn on_ask(&mut self, core: usize, ticket: u64, ask: Ask) {
+        let asker = Asker::There { core, ticket };
+        match ask {
+            Ask::Get { key, hash } => {
+                let shard = hash.shard(self.owners.shards());
+                let Some(store) = self.local(shard).map(Rc::clone) else {
+                    return self.reply(asker, Reply::Got(Err(Failure::Closed)));
+                };
+                let got = store.get(&key, hash, |entry| entry.map(|entry| entry.to_owned()));
+                match got {
+                    Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
+                    Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
+                    Err(error) => {
+                        let failure = self.unreadable(&error);
+                        self.reply(asker, Reply::Got(Err(failure)));
+                    }
+                }
+            }
+            Ask::Write { shard, changes } => {
+                let version = self.clock.stamp(self.wall_ms);
+                let ops: Vec<Op<'_>> = changes
+                    .iter()
+                    .map(|change| Op {
+                        key: &change.key,
+                        entry: Entry {
+                            version,
+                            state: borrow(&change.state),
+                        },
+                    })
+                    .collect();
+                let waiting = Waiting::Foreign {
+                    core,
+                    ticket,
+                    version,
+                };
+                if let Err(failure) = self.write_local(shard, &ops, waiting) {
+                    self.reply(asker, Reply::Written(Err(failure)));
+                }
+            }
+            Ask::Scan {
+                shard,
+                range,
+                rows_max,
+            } => self.scan_local(shard, range, rows_max, asker),
+            Ask::Snapshot => {
+                let snapshot = Box::new(self.snapshot());
+                self.reply(asker, Reply::Snapshot(snapshot));
+            }
+        }
+    }
+
+    /// Reads one page of a shard of ours in a task.
+    pub(super) fn scan_local(
+        &mut self,
+        shard: u16,
+        range: ScanRange,
+        rows_max: usize,
+        asker: Asker,
+    ) {
+        let Some(store) = self.local(shard).map(Rc::clone) else {
+            let page = Err(Failure::Closed);
+            return self.arrivals.push(asker, Reply::Page { shard, page });
+        };
+        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        self.rt.spawn(async move {
+            let page = store.scan(&range, rows_max, SCAN_PAGE_BYTES).await;
+            let page = page.map_err(|error| {
+                log(&error.0);
+                Failure::Unreadable
+            });
+            arrivals.push(asker, Reply::Page { shard, page });
+        });
+    }
+
+    /// Brings a reply to whoever asked.
+    pub(crate) fn reply(&mut self, asker: Asker, reply: Reply) {
+        match asker {
+            Asker::Here(ticket) => self.on_reply(ticket, reply),
+            Asker::There { core, ticket } => {
+                self.port.send(core, Msg(Kind::Reply { ticket, reply }));
+            }
+        }
+    }
+
+    /// A reply of another core.
+    pub(crate) fn on_foreign_reply(&mut self, from: usize, ticket: u64, reply: Reply) {
+        self.in_flight[from] = self.in_flight[from].saturating_sub(1);
+        self.on_reply(ticket, reply);
+    }
+
+    fn on_reply(&mut self, ticket: u64, reply: Reply) {
+        match reply {
+            Reply::Got(got) => {
+                let answer = match got {
+                    Ok(entry) => Answer::Found(entry),
+                    Err(failure) => Answer::Refused(failure.into()),
+                };
+                if let Some(Waiting::One { place, .. }) = self.waiting.remove(ticket) {
+                    self.answered.push((place, answer));
+                }
+            }
+            Reply::Written(outcome) => match self.waiting.remove(ticket) {
+                Some(Waiting::One { place, written }) => {
+                    self.answered
+                        .push((place, written_or_not(written, outcome)));
+                }
+                Some(Waiting::Part { batch, items }) => {
+                    self.settle_part(batch, items, outcome.map(drop));
+                }
+                _ => {}
+            },
+            Reply::Page { shard, page } => self.on_page(ticket, shard, page),
+            Reply::Snapshot(snapshot) => {
+                let Some(Waiting::Metrics { left, sum, .. }) = self.waiting.get_mut(ticket) else {
+                    return;
+                };
+                sum.merge(&snapshot);
+                *left -= 1;
+                if *left == 0
+                    && let Some(Waiting::Metrics { place, sum, .. }) = self.waiting.remove(ticket)
+                {
+                    self.answer_metrics(place, *sum);
+                }
+            }
+        }
+    }
+
+    /// The log has answered a write.
+    pub(crate) fn on_done(&mut self, done: Done) {
+        let outcome = done.result.map_err(Failure::from);
+        match self.waiting.remove(done.ticket) {
+            Some(Waiting::Write {
+                place,
+                written,
+                version,
+            }) => {
+                let answer = written_or_not(written, outcome.map(|()| version));
+                self.answered.push((place, answer));
+            }
+            Some(Waiting::Foreign {
+                core,
+                ticket,
+                version,
+            }) => {
+                let reply = Reply::Written(outcome.map(|()| version));
+                self.port.send(core, Msg(Kind::Reply { ticket, reply }));
+            }
+            Some(Waiting::Part { batch, items }) => self.settle_part(batch, items, outcome),
+            _ => {}
+        }
+    }
+}
+
+fn written_or_not(written: Written, outcome: Result<Version, Failure>) -> Answer {
+    match outcome {
+        Ok(version) => Answer::Written(written, Some(version)),
+        Err(failure) => Answer::Refused(failure.into()),
+    }
+}
+
+/// A value that came as JSON text.
+pub(crate) fn text(value: &str) -> State<'_> {
+    State::Live {
+        value: value.as_bytes(),
+        text: true,
+    }
+}
+
+pub(super) fn own(state: State<'_>) -> OwnedState {
+    match state {
+        State::Deleted => OwnedState::Deleted,
+        State::Live { value, text } => OwnedState::Live {
+            value: value.into(),
+            text,
+        },
+    }
+}
+
+fn borrow(state: &OwnedState) -> State<'_> {
+    match state {
+        OwnedState::Deleted => State::Deleted,
+        OwnedState::Live { value, text } => State::Live { value, text: *text },
+    }
+}

@@ -1,0 +1,82 @@
+//! Files before the cores start: small, blocking, on the calling thread.
+//!
+//! Used by the command line only (settings, identity of the data directory). Once cores run, files go through
+//! [`super::file`], where nothing blocks.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place above which std::fs must not be named"
+)]
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// A file this large is not a settings or identity file.
+const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The whole file, `None` when there is none. Larger than a MiB: `InvalidData`.
+pub fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(SMALL_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SMALL_FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "larger than 1 MiB",
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+/// Atomically and durably replaces `path`: temporary file beside it, fsync, rename, fsync of the directory.
+pub fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let tmp = path.with_extension("tmp");
+    let mut file = fs::File::create(&tmp)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&tmp, path)?;
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    fs::File::open(dir)?.sync_all()
+}
+
+/// True when the directory does not exist or holds nothing.
+pub fn is_empty_dir(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut names) => Ok(names.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_round_trip_and_missing_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("a");
+        assert!(is_empty_dir(&nested).unwrap());
+        fs::create_dir(&nested).unwrap();
+        assert!(is_empty_dir(&nested).unwrap());
+        let path = nested.join("NODE");
+        assert_eq!(read_small(&path).unwrap(), None);
+        replace_small(&path, b"one").unwrap();
+        replace_small(&path, b"two").unwrap();
+        assert_eq!(read_small(&path).unwrap().as_deref(), Some(&b"two"[..]));
+        assert!(!is_empty_dir(&nested).unwrap());
+        fs::write(&path, vec![0; (1 << 20) + 1]).unwrap();
+        assert_eq!(
+            read_small(&path).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+}

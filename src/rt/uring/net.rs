@@ -1,0 +1,530 @@
+//! Sockets of one core: a level-triggered epoll set, parked inside the core's io_uring reactor.
+//!
+//! ```text
+//! token  = generation << 32 | slot      (listeners: LISTENER, all the same)
+//! poll   = epoll_wait(set, 256, 0 ms)   never sleeps
+//! park   = POLL_ADD on a dup of the set's own descriptor, in glommio's ring; sleeps until it is readable
+//! ```
+//!
+//! glommio has no public "wait for any descriptor". The [`Waiting`] half borrows one: a glommio `UnixStream`
+//! made from the dup arms POLL_ADD at creation; once that completes, its next read finds no socket and fails
+//! with ENOTSOCK, which is the signal. Undocumented, hence glommio `=0.9.0` and a test of exactly this.
+//!
+//! Invariants: a descriptor is closed when its slot is freed, and the generation moves on, so a stale token
+//! finds nothing. A connection with no interest is taken out of the set (epoll reports errors and hang-ups
+//! regardless of interest, and a caller that is not interested would spin on them).
+
+#![expect(unsafe_code, reason = "epoll, accept4 and dup have no safe wrapper")]
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_io::AsyncRead;
+use glommio::net::UnixStream;
+use glommio::timer::Timer;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{Core, preflight, until};
+use crate::base::limits::ACCEPT_PAUSE;
+use crate::base::time::Instant;
+use crate::rt::net::{Event, Token};
+
+/// Events of one `poll`, so that one core's sockets cannot keep its other tasks waiting.
+const EVENTS_MAX: usize = 256;
+const BACKLOG: i32 = 4096;
+/// Kept free of connections out of RLIMIT_NOFILE, but at most a quarter of it.
+const DESCRIPTORS_FOR_FILES_MAX: u64 = 256;
+const LISTENER: u64 = u64::MAX;
+const READABLE: u32 = libc::EPOLLIN as u32;
+const WRITABLE: u32 = libc::EPOLLOUT as u32;
+const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+pub(in crate::rt) struct Net {
+    core: Core,
+    set: OwnedFd,
+    listeners: Vec<Socket>,
+    /// The listener asked first at the next `accept`.
+    turn: usize,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    happened: Vec<libc::epoll_event>,
+    waiting: Option<Waiting>,
+    /// Descriptors from here on are for files and for waiting, not for clients.
+    descriptors_high: RawFd,
+    /// Of the youngest connection. The kernel hands out the lowest free one, so it tells how many are in use.
+    newest: RawFd,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    socket: Option<TcpStream>,
+    /// As registered in the set; 0: not in the set.
+    interest: u32,
+}
+
+impl Net {
+    pub(super) fn new(core: Core, listen: &[SocketAddr]) -> io::Result<Net> {
+        // SAFETY: no pointers; a fresh descriptor is returned or -1.
+        let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if set < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just created, owned by nobody else.
+        let set = unsafe { OwnedFd::from_raw_fd(set) };
+        let listeners = listen
+            .iter()
+            .map(|addr| {
+                listener(*addr).map_err(|error| {
+                    io::Error::new(error.kind(), format!("listen {addr}: {error}"))
+                })
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let mut net = Net {
+            core,
+            set,
+            listeners,
+            turn: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            happened: Vec::with_capacity(EVENTS_MAX),
+            waiting: None,
+            descriptors_high: descriptors_high(),
+            newest: 0,
+        };
+        net.watch_listeners(libc::EPOLL_CTL_ADD, true)?;
+        net.core.pulse().serve();
+        Ok(net)
+    }
+
+    pub(in crate::rt) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        self.happened.clear();
+        // SAFETY: `happened` has room for EVENTS_MAX entries; the kernel writes at most that many.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.set.as_raw_fd(),
+                self.happened.as_mut_ptr(),
+                EVENTS_MAX as i32,
+                0,
+            )
+        };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(error),
+            };
+        }
+        // SAFETY: the kernel filled the first `count` entries, which is not negative and within capacity.
+        unsafe { self.happened.set_len(count as usize) };
+        let mut accept = false;
+        for happened in &self.happened {
+            // Copied out: the struct is packed.
+            let (token, flags) = (happened.u64, happened.events);
+            if token == LISTENER {
+                accept = true;
+                continue;
+            }
+            events.push(Event::Ready {
+                token: Token(token),
+                readable: flags & (READABLE | BROKEN) != 0,
+                writable: flags & (WRITABLE | BROKEN) != 0,
+            });
+        }
+        if accept {
+            events.push(Event::Accept);
+        }
+        Ok(())
+    }
+
+    pub(in crate::rt) fn accept(&mut self) -> io::Result<Option<(Token, SocketAddr)>> {
+        if self.is_short_of_descriptors() {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let mut empty = 0;
+        while empty < self.listeners.len() {
+            self.turn %= self.listeners.len();
+            match accept_one(self.listeners[self.turn].as_raw_fd()) {
+                Ok((socket, addr)) => {
+                    self.newest = socket.as_raw_fd();
+                    let token = self.insert(socket, READABLE)?;
+                    return Ok(Some((token, addr)));
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        return Err(error);
+                    }
+                    Some(libc::EAGAIN) => {
+                        empty += 1;
+                        self.turn += 1;
+                    }
+                    // The client is already gone, or its network is (accept(2): "treat like EAGAIN by retrying").
+                    Some(
+                        libc::EINTR
+                        | libc::ECONNABORTED
+                        | libc::EPROTO
+                        | libc::EPERM
+                        | libc::ENETDOWN
+                        | libc::ENETUNREACH
+                        | libc::EHOSTDOWN
+                        | libc::EHOSTUNREACH
+                        | libc::ENOPROTOOPT
+                        | libc::ENONET
+                        | libc::EOPNOTSUPP,
+                    ) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether one more connection would take what files need: a flood of clients must not make a flush fail.
+    /// Asks the kernel only once the newest connection says that it may be so.
+    fn is_short_of_descriptors(&mut self) -> bool {
+        if self.newest >= self.descriptors_high {
+            self.newest =
+                duplicate(self.set.as_raw_fd()).map_or(RawFd::MAX, |free| free.as_raw_fd());
+        }
+        self.newest >= self.descriptors_high
+    }
+
+    pub(in crate::rt) fn set_accepting(&mut self, on: bool) -> io::Result<()> {
+        self.watch_listeners(libc::EPOLL_CTL_MOD, on)
+    }
+
+    pub(in crate::rt) fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+
+    pub(in crate::rt) fn connect(&mut self, to: SocketAddr) -> io::Result<Token> {
+        let socket = stream_socket(to)?;
+        match socket.connect(&SockAddr::from(to)) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        self.insert(TcpStream::from(OwnedFd::from(socket)), WRITABLE)
+    }
+
+    pub(in crate::rt) fn read(&mut self, token: Token, buf: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.socket(token)?;
+        again_if_interrupted(|| socket.read(buf))
+    }
+
+    /// std sends with MSG_NOSIGNAL: a vanished peer is an error, not a signal.
+    pub(in crate::rt) fn write(&mut self, token: Token, bytes: &[u8]) -> io::Result<usize> {
+        let mut socket = self.socket(token)?;
+        again_if_interrupted(|| socket.write(bytes))
+    }
+
+    pub(in crate::rt) fn set_interest(
+        &mut self,
+        token: Token,
+        readable: bool,
+        writable: bool,
+    ) -> io::Result<()> {
+        let set = self.set.as_raw_fd();
+        let slot = self.slot(token).ok_or(io::ErrorKind::NotConnected)?;
+        let interest = if readable { READABLE } else { 0 } | if writable { WRITABLE } else { 0 };
+        let change = match (slot.interest, interest) {
+            (old, new) if old == new => return Ok(()),
+            (0, _) => libc::EPOLL_CTL_ADD,
+            (_, 0) => libc::EPOLL_CTL_DEL,
+            _ => libc::EPOLL_CTL_MOD,
+        };
+        let socket = slot
+            .socket
+            .as_ref()
+            .expect("a slot with a valid token is occupied");
+        watch(set, change, socket.as_raw_fd(), interest, token.0)?;
+        slot.interest = interest;
+        Ok(())
+    }
+
+    pub(in crate::rt) fn shutdown_write(&mut self, token: Token) {
+        if let Ok(socket) = self.socket(token) {
+            // Fails only when the peer is gone already, which the next read reports.
+            socket.shutdown(Shutdown::Write).unwrap_or_default();
+        }
+    }
+
+    pub(in crate::rt) fn close(&mut self, token: Token) {
+        let Some(slot) = self.slot(token) else {
+            return;
+        };
+        // Closing the only descriptor of a socket takes it out of the set.
+        *slot = Slot {
+            generation: slot.generation.wrapping_add(1),
+            ..Slot::default()
+        };
+        self.free.push(token.0 as u32);
+    }
+
+    pub(in crate::rt) async fn park(
+        &mut self,
+        till: Option<Instant>,
+        ready: &mut dyn FnMut(&mut Context<'_>) -> bool,
+    ) -> io::Result<()> {
+        let set = self.set.as_raw_fd();
+        let waiting = &mut self.waiting;
+        let mut timer = till.map(|till| Timer::new(until(&self.core, till)));
+        // A completion found at the first look is of an event long dealt with: the last park ended before it
+        // came. A new POLL_ADD looks at the set when it is submitted, so nothing since `poll` is missed.
+        let mut fresh = false;
+        let mut nap: Option<Timer> = None;
+        let _parked = self.core.pulse().park();
+        std::future::poll_fn(|cx| {
+            if ready(cx) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(timer) = &mut timer
+                && Pin::new(timer).poll(cx).is_ready()
+            {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(nap) = &mut nap {
+                return Pin::new(nap).poll(cx).map(|_| Ok(()));
+            }
+            loop {
+                let armed = match waiting {
+                    Some(armed) => armed,
+                    None => match Waiting::arm(set) {
+                        Ok(armed) => waiting.insert(armed),
+                        // No descriptor left to wait with: look at the sockets every few milliseconds until
+                        // something has been closed.
+                        Err(_) => {
+                            let nap = nap.insert(Timer::new(ACCEPT_PAUSE));
+                            return Pin::new(nap).poll(cx).map(|_| Ok(()));
+                        }
+                    },
+                };
+                if armed.poll(cx).is_pending() {
+                    fresh = true;
+                    return Poll::Pending;
+                }
+                *waiting = None;
+                if fresh {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        })
+        .await
+    }
+
+    fn insert(&mut self, socket: TcpStream, interest: u32) -> io::Result<Token> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("descriptors are ints")
+        });
+        let slot = &mut self.slots[index as usize];
+        let token = Token(u64::from(slot.generation) << 32 | u64::from(index));
+        if let Err(error) = watch(
+            self.set.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            socket.as_raw_fd(),
+            interest,
+            token.0,
+        ) {
+            self.free.push(index);
+            return Err(error);
+        }
+        slot.socket = Some(socket);
+        slot.interest = interest;
+        Ok(token)
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut((token.0 & 0xffff_ffff) as usize)?;
+        let current = u64::from(slot.generation) == token.0 >> 32 && slot.socket.is_some();
+        current.then_some(slot)
+    }
+
+    fn socket(&mut self, token: Token) -> io::Result<&TcpStream> {
+        self.slot(token)
+            .and_then(|slot| slot.socket.as_ref())
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn watch_listeners(&mut self, change: i32, on: bool) -> io::Result<()> {
+        for listener in &self.listeners {
+            let interest = if on { READABLE } else { 0 };
+            watch(
+                self.set.as_raw_fd(),
+                change,
+                listener.as_raw_fd(),
+                interest,
+                LISTENER,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// One POLL_ADD on the epoll set, in flight or completed.
+struct Waiting(UnixStream);
+
+impl Waiting {
+    fn arm(set: RawFd) -> io::Result<Waiting> {
+        let dup = duplicate(set)?;
+        // SAFETY: ownership moves into the stream, which closes it. It is no socket, and nothing is ever sent
+        // or received on it: the only call made is the poll below.
+        Ok(Waiting(unsafe {
+            UnixStream::from_raw_fd(dup.into_raw_fd())
+        }))
+    }
+
+    /// Ready once the set has had an event since it was armed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Whatever the outcome is, it is not a read: ENOTSOCK says that the poll behind it has completed.
+        Pin::new(&mut self.0).poll_read(cx, &mut [0]).map(|_| ())
+    }
+}
+
+/// The lowest free descriptor, as one more name of the set.
+fn duplicate(set: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; `set` is open, and the duplicate is owned by nobody else.
+    unsafe {
+        let dup = libc::fcntl(set, libc::F_DUPFD_CLOEXEC, 0);
+        if dup < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(dup))
+    }
+}
+
+fn descriptors_high() -> RawFd {
+    let all = preflight::limit(libc::RLIMIT_NOFILE).rlim_cur;
+    let files = (all / 4).min(DESCRIPTORS_FOR_FILES_MAX);
+    RawFd::try_from(all - files).unwrap_or(RawFd::MAX)
+}
+
+fn listener(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = stream_socket(addr)?;
+    if addr.is_ipv6() {
+        // The caller lists the IPv4 address beside it, if wanted.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Non-blocking, close-on-exec, no Nagle delay; accepted sockets inherit the latter.
+fn stream_socket(peer: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(peer),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+fn accept_one(listener: RawFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: storage and length are the pair socket2 prepared for exactly this; the descriptor returned is
+    // owned by nobody else.
+    let (socket, addr) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            let fd = libc::accept4(listener, storage.cast(), len, flags);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(OwnedFd::from_raw_fd(fd))
+        })
+    }?;
+    let addr = addr.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((TcpStream::from(socket), addr))
+}
+
+fn watch(set: RawFd, change: i32, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: interest,
+        u64: token,
+    };
+    // SAFETY: `event` lives across the call; bad descriptors are reported, not undefined.
+    match unsafe { libc::epoll_ctl(set, change, fd, &raw mut event) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn again_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_no_delay() {
+        let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback exists");
+        let addr = listener.local_addr().expect("bound").as_socket();
+        let client = TcpStream::connect(addr.expect("TCP")).expect("connect");
+        let (mut socket, peer) = loop {
+            match accept_one(listener.as_raw_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => break done.expect("one waits"),
+            }
+        };
+        assert_eq!(peer, client.local_addr().expect("connected"));
+        assert!(socket.nodelay().expect("TCP"));
+        let error = socket.read(&mut [0]).expect_err("nothing was sent");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        // SAFETY: asks for the flags of an open descriptor.
+        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+    }
+
+    /// The undocumented detail this file stands on: pending while the set is quiet, and once it has an event, an
+    /// error that is no I/O error but "this is no socket".
+    #[test]
+    fn a_glommio_stream_on_an_epoll_set_pends_until_the_set_has_an_event() {
+        if let Err(why) = super::super::preflight() {
+            eprintln!("skipped: {why}");
+            return;
+        }
+        let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
+            .make()
+            .expect("preflight has passed");
+        executor.run(async {
+            // SAFETY: no pointers; owned by nobody else.
+            let set = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+            let (mut client, server) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            watch(
+                set.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                server.as_raw_fd(),
+                READABLE,
+                0,
+            )
+            .expect("watch");
+            let mut waiting = Waiting::arm(set.as_raw_fd()).expect("arm");
+            for turn in 0..10 {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(waiting.poll(cx))).await;
+                assert!(polled.is_pending(), "turn {turn}: the set is quiet");
+                super::super::turn::Turn::default().await;
+            }
+            client.write_all(b"x").expect("send");
+            let result =
+                std::future::poll_fn(|cx| Pin::new(&mut waiting.0).poll_read(cx, &mut [0])).await;
+            let error = result.expect_err("there is nothing to read from an epoll set");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
+            // Level-triggered: armed again, it completes again.
+            let mut again = Waiting::arm(set.as_raw_fd()).expect("arm");
+            std::future::poll_fn(|cx| again.poll(cx)).await;
+        });
+    }
+}

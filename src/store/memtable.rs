@@ -1,0 +1,440 @@
+//! Pure. Sorted entries in memory: the newest data of a shard.
+//!
+//! ```text
+//! BTreeMap< prefix of the key: u64 | key span , slot: version, flags, value span >
+//!                                        │                                │
+//! arena chunks (never move, never shrink) ▼────────────────────────────────▼
+//! ```
+//!
+//! Keys and values are copied once into a bump arena; the tree holds spans of it beside the first eight
+//! key bytes, so that most comparisons touch no other cache line. Measured against an arena skiplist on one
+//! thread this is 2.5 to 5 times faster (the skiplist's lock-free readers are of no use to a single core).
+//!
+//! Invariants: one entry per key, the greatest by [`Entry::order`]; bytes in the arena live as long as the
+//! table, overwritten values included (they count towards its size, so garbage is bounded by rotation).
+#![expect(
+    unsafe_code,
+    reason = "spans into the arena; safe indices would cost a second lookup per comparison"
+)]
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::ptr::NonNull;
+
+use crate::base::record::{Entry, State};
+use crate::base::version::Version;
+
+/// The active memtable of a shard, or a frozen one on its way to level 0.
+#[derive(Default)]
+pub struct Memtable {
+    map: BTreeMap<KeyRef, Slot>,
+    arena: Arena,
+    max_version: Version,
+    /// Sequence number of the last WAL group applied here.
+    last_seq: u64,
+}
+
+/// What one entry costs beside its bytes: tree node share, spans, version.
+const ENTRY_OVERHEAD_BYTES: u64 = 64;
+
+impl Memtable {
+    /// Merges one write of WAL group `seq`. `late` says that an older source may hold a greater version of
+    /// some key than this one. Returns false when the table already held a greater entry.
+    pub fn insert(&mut self, key: &[u8], entry: Entry<'_>, late: bool, seq: u64) -> bool {
+        self.last_seq = self.last_seq.max(seq);
+        self.max_version = self.max_version.max(entry.version);
+        if let Some(slot) = self.map.get_mut(&KeyRef::probe(key)) {
+            // SAFETY: the slot belongs to this table, so its span points into `self.arena`.
+            let held = unsafe { slot.entry() };
+            if entry.order(&held) != Ordering::Greater {
+                return false;
+            }
+            *slot = Slot::new(&mut self.arena, entry, late);
+            return true;
+        }
+        let key = KeyRef::stored(&mut self.arena, key);
+        let slot = Slot::new(&mut self.arena, entry, late);
+        self.map.insert(key, slot);
+        true
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<Held<'_>> {
+        let slot = self.map.get(&KeyRef::probe(key))?;
+        Some(slot.held())
+    }
+
+    /// Entries in key order. Must not be kept over an await: copy a few, resume with `Excluded`.
+    pub fn range(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&[u8], Held<'_>)> {
+        // BTreeMap::range panics on a reversed range; an empty answer is what the caller means.
+        let reversed = match (from, to) {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (
+                Bound::Included(from) | Bound::Excluded(from),
+                Bound::Excluded(to) | Bound::Included(to),
+            ) => from >= to,
+            _ => false,
+        };
+        let range = (!reversed).then(|| {
+            self.map
+                .range((from.map(KeyRef::probe), to.map(KeyRef::probe)))
+        });
+        range.into_iter().flatten().map(|(key, slot)| {
+            // SAFETY: keys in the map are `stored` in `self.arena`, which lives as long as `self`.
+            (unsafe { key.bytes() }, slot.held())
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Bytes this table is charged for: arena use and a fixed cost per entry.
+    pub fn bytes(&self) -> u64 {
+        self.arena.used_bytes + ENTRY_OVERHEAD_BYTES * self.map.len() as u64
+    }
+
+    pub fn max_version(&self) -> Version {
+        self.max_version
+    }
+
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+}
+
+/// An entry as the table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held<'a> {
+    pub entry: Entry<'a>,
+    pub late: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    version: Version,
+    kind: Kind,
+    late: bool,
+    value: Span,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Deleted,
+    Text,
+    Bytes,
+}
+
+impl Slot {
+    fn new(arena: &mut Arena, entry: Entry<'_>, late: bool) -> Slot {
+        let (kind, value) = match entry.state {
+            State::Deleted => (Kind::Deleted, Span::EMPTY),
+            State::Live { value, text: true } => (Kind::Text, arena.store(value)),
+            State::Live { value, text: false } => (Kind::Bytes, arena.store(value)),
+        };
+        Slot {
+            version: entry.version,
+            kind,
+            late,
+            value,
+        }
+    }
+
+    /// # Safety
+    /// The arena the value was stored in must live for `'a`.
+    unsafe fn entry<'a>(&self) -> Entry<'a> {
+        // SAFETY: passed on to the caller.
+        let value = unsafe { self.value.bytes() };
+        let state = match self.kind {
+            Kind::Deleted => State::Deleted,
+            Kind::Text => State::Live { value, text: true },
+            Kind::Bytes => State::Live { value, text: false },
+        };
+        Entry {
+            version: self.version,
+            state,
+        }
+    }
+
+    /// Bound to the borrow of the slot, hence of the table and its arena.
+    fn held(&self) -> Held<'_> {
+        // SAFETY: a slot is reachable only through its table, whose arena outlives the borrow.
+        let entry = unsafe { self.entry() };
+        Held {
+            entry,
+            late: self.late,
+        }
+    }
+}
+
+/// Bytes somewhere in an arena (or, for a probe, in the caller's slice).
+#[derive(Clone, Copy)]
+struct Span {
+    start: NonNull<u8>,
+    len: u32,
+}
+
+impl Span {
+    const EMPTY: Span = Span {
+        start: NonNull::dangling(),
+        len: 0,
+    };
+
+    fn of(bytes: &[u8]) -> Span {
+        let len = u32::try_from(bytes.len()).expect("keys and values are bounded by base::limits");
+        Span {
+            start: NonNull::from(bytes).cast(),
+            len,
+        }
+    }
+
+    /// # Safety
+    /// The bytes the span was made of must live for `'a`.
+    unsafe fn bytes<'a>(self) -> &'a [u8] {
+        // SAFETY: `start` and `len` come from one slice, alive by the caller's promise; arena bytes are
+        // written once before the span exists and never after.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
+    }
+}
+
+/// A key in tree order: the first eight bytes as a number, the whole for ties.
+struct KeyRef {
+    prefix: u64,
+    key: Span,
+}
+
+impl KeyRef {
+    /// For one lookup; must not outlive `key`.
+    fn probe(key: &[u8]) -> KeyRef {
+        KeyRef {
+            prefix: prefix(key),
+            key: Span::of(key),
+        }
+    }
+
+    fn stored(arena: &mut Arena, key: &[u8]) -> KeyRef {
+        KeyRef {
+            prefix: prefix(key),
+            key: arena.store(key),
+        }
+    }
+
+    /// # Safety
+    /// The bytes of the key must live for `'a`.
+    unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: passed on to the caller.
+        unsafe { self.key.bytes() }
+    }
+}
+
+/// Big-endian and zero-padded, so that numbers order like the bytes; equal prefixes prove nothing.
+fn prefix(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let len = key.len().min(8);
+    head[..len].copy_from_slice(&key[..len]);
+    u64::from_be_bytes(head)
+}
+
+impl Ord for KeyRef {
+    fn cmp(&self, other: &KeyRef) -> Ordering {
+        self.prefix.cmp(&other.prefix).then_with(|| {
+            // SAFETY: stored keys live as long as their table, probes as long as the call that compares them.
+            unsafe { self.bytes().cmp(other.bytes()) }
+        })
+    }
+}
+
+impl PartialOrd for KeyRef {
+    fn partial_cmp(&self, other: &KeyRef) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for KeyRef {
+    fn eq(&self, other: &KeyRef) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for KeyRef {}
+
+/// Bump allocator. Chunks are filled within their capacity, so their bytes never move.
+#[derive(Default)]
+struct Arena {
+    chunks: Vec<Vec<u8>>,
+    used_bytes: u64,
+}
+
+/// Chunks double from the first size to the second: small tables stay small, large ones allocate rarely.
+const CHUNK_BYTES_MIN: usize = 4 << 10;
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+impl Arena {
+    fn store(&mut self, bytes: &[u8]) -> Span {
+        if bytes.is_empty() {
+            return Span::EMPTY;
+        }
+        self.used_bytes += bytes.len() as u64;
+        let fits = self
+            .chunks
+            .last()
+            .is_some_and(|chunk| chunk.capacity() - chunk.len() >= bytes.len());
+        if !fits {
+            let next = (CHUNK_BYTES_MIN << self.chunks.len().min(6)).min(CHUNK_BYTES_MAX);
+            self.chunks.push(Vec::with_capacity(next.max(bytes.len())));
+        }
+        let chunk = self
+            .chunks
+            .last_mut()
+            .expect("a chunk was just made sure of");
+        let start = chunk.len();
+        chunk.extend_from_slice(bytes);
+        Span::of(&chunk[start..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::record::OwnedEntry;
+
+    fn live(hlc: u64, value: &[u8]) -> Entry<'_> {
+        Entry {
+            version: Version { hlc, origin: 1 },
+            state: State::Live { value, text: false },
+        }
+    }
+
+    #[test]
+    fn the_greatest_version_stays_whatever_the_order_of_arrival() {
+        let mut table = Memtable::default();
+        assert!(table.insert(b"k", live(5, b"five"), false, 1));
+        assert!(!table.insert(b"k", live(3, b"three"), true, 2));
+        assert!(
+            !table.insert(b"k", live(5, b"five"), false, 3),
+            "a replay of the same write changes nothing"
+        );
+        assert_eq!(
+            table.get(b"k").map(|held| held.entry),
+            Some(live(5, b"five"))
+        );
+        let grave = Entry {
+            version: Version { hlc: 6, origin: 1 },
+            state: State::Deleted,
+        };
+        assert!(table.insert(b"k", grave, false, 4));
+        assert_eq!(
+            table.get(b"k"),
+            Some(Held {
+                entry: grave,
+                late: false
+            })
+        );
+        assert_eq!(
+            (table.len(), table.last_seq(), table.max_version().hlc),
+            (1, 4, 6)
+        );
+    }
+
+    #[test]
+    fn keys_with_equal_prefixes_are_told_apart() {
+        let mut table = Memtable::default();
+        let keys: [&[u8]; 7] = [
+            b"",
+            b"a",
+            b"a\0",
+            b"a\0\0\0\0\0\0\0",
+            b"a\0\0\0\0\0\0\0\0",
+            b"aaaaaaaa",
+            b"aaaaaaaab",
+        ];
+        for (n, key) in keys.iter().enumerate() {
+            table.insert(key, live(n as u64 + 1, key), false, 0);
+        }
+        let seen: Vec<&[u8]> = table
+            .range(Bound::Unbounded, Bound::Unbounded)
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(seen, keys);
+        for key in keys {
+            assert_eq!(
+                table.get(key).and_then(|held| held.entry.value()),
+                Some(key)
+            );
+        }
+    }
+
+    #[test]
+    fn reversed_and_empty_ranges_are_empty() {
+        let mut table = Memtable::default();
+        table.insert(b"m", live(1, b""), false, 0);
+        let count = |from, to| table.range(from, to).count();
+        assert_eq!(
+            count(
+                Bound::Included(b"z".as_slice()),
+                Bound::Included(b"a".as_slice())
+            ),
+            0
+        );
+        assert_eq!(
+            count(
+                Bound::Excluded(b"m".as_slice()),
+                Bound::Included(b"m".as_slice())
+            ),
+            0
+        );
+        assert_eq!(
+            count(
+                Bound::Excluded(b"m".as_slice()),
+                Bound::Excluded(b"m".as_slice())
+            ),
+            0
+        );
+        assert_eq!(
+            count(
+                Bound::Included(b"m".as_slice()),
+                Bound::Included(b"m".as_slice())
+            ),
+            1
+        );
+    }
+
+    #[test]
+    fn agrees_with_a_map_of_owned_bytes() {
+        for seed in 0..40 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut table = Memtable::default();
+            let mut model: BTreeMap<Vec<u8>, OwnedEntry> = BTreeMap::new();
+            for _ in 0..2_000 {
+                let key: Vec<u8> = (0..rng.usize(0..12))
+                    .map(|_| b"ab\0\xff"[rng.usize(0..4)])
+                    .collect();
+                let value = vec![rng.u8(..); rng.usize(0..3_000)];
+                let entry = live(rng.u64(1..500), &value);
+                table.insert(&key, entry, false, 0);
+                let held = model.entry(key).or_insert_with(|| entry.to_owned());
+                if entry.order(&held.as_entry()) == Ordering::Greater {
+                    *held = entry.to_owned();
+                }
+            }
+            let from: Vec<u8> = vec![b'a'; rng.usize(0..4)];
+            let got: Vec<_> = table
+                .range(Bound::Excluded(&from), Bound::Unbounded)
+                .map(|(k, h)| (k.to_vec(), h.entry.to_owned()))
+                .collect();
+            let want: Vec<_> = model
+                .range((Bound::Excluded(from), Bound::Unbounded))
+                .map(|(k, e)| (k.clone(), e.clone()))
+                .collect();
+            assert!(got == want, "seed {seed}");
+        }
+    }
+}
