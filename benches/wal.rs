@@ -92,7 +92,15 @@ async fn round(rt: &Rt, dir: &Path, waiters: u64) -> io::Result<()> {
     };
     let replayed = replay(rt, dir, owner, 0, &mut |_, _| ()).await;
     let resume = replayed.map_err(io::Error::other)?.resume;
-    let wal = Wal::open(rt.clone(), dir.to_path_buf(), owner, policy, resume).await?;
+    let wal = Wal::open(
+        rt.clone(),
+        dir.to_path_buf(),
+        owner,
+        policy,
+        resume,
+        Rc::new(|_: &str| ()),
+    )
+    .await?;
     for ticket in 0..waiters {
         append(&wal, ticket);
     }

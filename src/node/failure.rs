@@ -16,7 +16,7 @@ use crate::store::completions::Failed;
 pub(crate) enum Failure {
     /// A queue is full; nothing happened. The client may try again soon.
     Busy,
-    /// The disk is full; nothing happened. Reads go on.
+    /// The disk is full or fails, so no room can be made for the write; nothing happened. Reads go on.
     Full,
     /// The store is closing or its log has failed; nothing happened.
     Closed,
@@ -111,7 +111,7 @@ impl Failure {
             Failure::Full => (
                 Status::InsufficientStorage,
                 "disk_full",
-                "disk full: writes are refused, reads go on",
+                "the disk is full or refuses writes; nothing was done, reads go on",
             ),
             Failure::Closed => (
                 Status::ServiceUnavailable,

@@ -67,7 +67,8 @@ impl Store {
             records_per_group_max: options.wal_records_per_group_max,
             segment_bytes: options.wal_segment_bytes,
         };
-        let wal = Wal::open(rt.clone(), wal_dir.clone(), owner, policy, replayed.resume)
+        let (resume, log) = (replayed.resume, shared.log());
+        let wal = Wal::open(rt.clone(), wal_dir.clone(), owner, policy, resume, log)
             .await
             .map_err(|error| OpenError(format!("{}: {error}", wal_dir.display())))?;
         let store = Rc::new(Store {

@@ -12,8 +12,8 @@
 //!
 //! A file that carries a segment's name but no header with its own id has not been used yet. Segments start
 //! small (a start must not wait for 64 MiB of zeros) and grow fourfold up to the configured size. When no
-//! segment can be made ready (disk full) the pool refuses: writes are answered "full" until a retry
-//! succeeds; what is being read is unaffected.
+//! segment can be made ready (the disk is full, or fails) the pool refuses and says so in the log: writes are
+//! answered "full" until a retry succeeds; what is being read is unaffected.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -61,6 +61,7 @@ pub(crate) struct Pool {
     rt: Rt,
     dir: PathBuf,
     segment_bytes: u64,
+    log: Rc<dyn Fn(&str)>,
     state: RefCell<State>,
     /// Rung when there is work for the keeper.
     keeper: Bell,
@@ -88,18 +89,21 @@ enum Job {
 }
 
 impl Pool {
-    /// A pool with its first, small segment ready. `next_id`: above every id seen in `dir`.
+    /// A pool with its first, small segment ready. `next_id`: above every id seen in `dir`. `log` hears when
+    /// the pool begins to refuse, and when it takes writes again.
     pub(crate) async fn start(
         rt: &Rt,
         dir: &Path,
         segment_bytes: u64,
         next_id: u64,
+        log: Rc<dyn Fn(&str)>,
     ) -> io::Result<Rc<Pool>> {
         let first = FIRST_SEGMENT_BYTES.min(segment_bytes);
         let pool = Rc::new(Pool {
             rt: rt.clone(),
             dir: dir.to_path_buf(),
             segment_bytes,
+            log,
             state: RefCell::new(State {
                 ready: VecDeque::new(),
                 spare: Vec::new(),
@@ -186,15 +190,31 @@ impl Pool {
                 // What was cut off by closing is no reason to refuse.
                 return;
             }
-            let refusing = done.err().map(|error| error.kind());
-            self.state.borrow_mut().refusing = refusing;
-            self.taker.ring();
-            if refusing.is_some() {
+            let failed = done.is_err();
+            self.settle(done);
+            if failed {
                 self.rt.sleep(retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
             } else {
                 retry = RETRY_FIRST;
             }
+        }
+    }
+
+    /// Refuses or takes writes from now on; the operator hears of a change.
+    fn settle(&self, done: io::Result<()>) {
+        let refusing = done.as_ref().err().map(io::Error::kind);
+        let before = std::mem::replace(&mut self.state.borrow_mut().refusing, refusing);
+        self.taker.ring();
+        let dir = self.dir.display();
+        match done {
+            Err(error) if before != refusing => (self.log)(&format!(
+                "{dir}: no room can be made for the log, writes are refused: {error}"
+            )),
+            Ok(()) if before.is_some() => {
+                (self.log)(&format!("{dir}: there is room for the log, writes go on"));
+            }
+            _ => {}
         }
     }
 

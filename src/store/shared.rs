@@ -61,6 +61,11 @@ impl Shared {
         self.job_failures.get()
     }
 
+    /// What the operator reads.
+    pub(crate) fn log(&self) -> Rc<dyn Fn(&str)> {
+        Rc::clone(&self.log)
+    }
+
     pub(crate) fn cache(&self) -> &Rc<Cache> {
         &self.cache
     }

@@ -139,13 +139,15 @@ enum Work {
 }
 
 impl Wal {
-    /// Starts a fresh segment in `dir`; what replay found there is never appended to. `resume` is replay's.
+    /// Starts a fresh segment in `dir`; what replay found there is never appended to. `resume` is replay's,
+    /// `log` gets what an operator should know.
     pub async fn open(
         rt: Rt,
         dir: PathBuf,
         owner: Owner,
         policy: WalPolicy,
         resume: Resume,
+        log: Rc<dyn Fn(&str)>,
     ) -> io::Result<Rc<Wal>> {
         rt.create_dir(&dir).await?;
         for name in rt.list(&dir).await? {
@@ -156,7 +158,8 @@ impl Wal {
         for path in &resume.unused {
             rt.remove(path).await?;
         }
-        let pool = Pool::start(&rt, &dir, policy.segment_bytes, resume.next_segment_id).await?;
+        let next_id = resume.next_segment_id;
+        let pool = Pool::start(&rt, &dir, policy.segment_bytes, next_id, log).await?;
         let ready = pool.take(0).await?;
         let tape = Tape::start(&rt, owner, ready, resume.next_seq, 0).await?;
         let held = resume.old_segments.into_iter().map(|old| Held {
@@ -572,10 +575,19 @@ mod tests {
         Ok((replayed, tickets))
     }
 
+    async fn open(
+        rt: &Rt,
+        policy: WalPolicy,
+        resume: Resume,
+        log: Rc<dyn Fn(&str)>,
+    ) -> io::Result<Rc<Wal>> {
+        Wal::open(rt.clone(), DIR.into(), OWNER, policy, resume, log).await
+    }
+
     async fn reopen(rt: &Rt, policy: WalPolicy, flushed_seq: u64) -> (Rc<Wal>, Vec<u64>) {
         let (replayed, tickets) = read(rt, flushed_seq).await.unwrap();
-        let open = Wal::open(rt.clone(), DIR.into(), OWNER, policy, replayed.resume);
-        (open.await.unwrap(), tickets)
+        let wal = open(rt, policy, replayed.resume, Rc::new(|_: &str| ()));
+        (wal.await.unwrap(), tickets)
     }
 
     /// A log with `count` one-page records, one per group, closed.
@@ -733,8 +745,12 @@ mod tests {
         let world = World::new(6);
         let rt = world.boot(NODE, 1).remove(0);
         let disk = world.disk(NODE);
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&told);
+        let log = Rc::new(move |text: &str| log.borrow_mut().push(text.to_owned()));
         world.run(&rt, async {
-            let (wal, _) = reopen(&rt, policy(8), 0).await;
+            let (replayed, _) = read(&rt, 0).await.unwrap();
+            let wal = open(&rt, policy(8), replayed.resume, log).await.unwrap();
             let seen = Rc::new(Seen::default());
             start(&rt, &wal, &seen);
             rt.sleep(Duration::from_secs(1)).await;
@@ -761,6 +777,9 @@ mod tests {
             let (_, tickets) = read(&rt, 0).await.unwrap();
             assert_eq!(tickets, (0..acked + 10).collect::<Vec<u64>>());
         });
+        let told = told.borrow();
+        assert_eq!(told.len(), 2, "once per change, not per attempt: {told:?}");
+        assert!(told[0].contains("writes are refused") && told[1].contains("writes go on"));
     }
 
     #[test]
