@@ -65,6 +65,11 @@ pub const SCAN_PAGE_BYTES: usize = 64 << 10;
 /// Scans one core merges at once. More: 503.
 pub const SCANS_PER_CORE_MAX: usize = 256;
 
+/// Body of one frame between nodes: a value of the greatest length with its key and what goes around them.
+pub const FRAME_BODY_BYTES_MAX: usize = 16 << 20;
+/// Members of one cluster.
+pub const MEMBERS_MAX: usize = 256;
+
 /// Shards of one data directory.
 pub const SHARDS_MAX: u16 = 1024;
 
@@ -79,5 +84,7 @@ const _: () = assert!(WAL_QUEUE_BYTES_MAX > BATCH_BODY_BYTES_MAX + (16 << 20));
 // A key percent-encoded byte by byte fits the target.
 const _: () =
     assert!(3 * KEY_BYTES_MAX + 64 <= TARGET_BYTES_MAX && TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+// A record of the greatest length fits a frame.
+const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + 4096 <= FRAME_BODY_BYTES_MAX);
 // A lone maximal put fits into a body.
 const _: () = assert!(PUT_BODY_BYTES_MAX < 64 << 20);

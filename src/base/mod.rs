@@ -5,7 +5,9 @@
 pub mod codec;
 pub mod hash;
 pub mod limits;
+pub mod member;
 pub mod planted;
 pub mod record;
+pub mod slices;
 pub mod time;
 pub mod version;

@@ -29,6 +29,14 @@ pub enum Event {
     },
 }
 
+/// A connection on its way from one core to another; dropping it closes the connection.
+pub struct Detached(DetachedInner);
+
+enum DetachedInner {
+    Uring(uring::Detached),
+    Sim(sim::Detached),
+}
+
 /// One core's sockets.
 pub struct Net(NetInner);
 
@@ -108,6 +116,23 @@ impl Net {
     /// Sends FIN; reading goes on (lingering close, RFC 9112 9.6).
     pub fn shutdown_write(&mut self, token: Token) {
         net!(self, it => it.shutdown_write(token))
+    }
+
+    /// Gives the connection away: its token is stale from now on, unread bytes stay in the socket.
+    pub fn detach(&mut self, token: Token) -> io::Result<Detached> {
+        Ok(Detached(match &mut self.0 {
+            NetInner::Uring(net) => DetachedInner::Uring(net.detach(token)?),
+            NetInner::Sim(net) => DetachedInner::Sim(net.detach(token)?),
+        }))
+    }
+
+    /// Takes a connection another core of this process gave away, readable interest on.
+    pub fn adopt(&mut self, connection: Detached) -> io::Result<Token> {
+        match (&mut self.0, connection.0) {
+            (NetInner::Uring(net), DetachedInner::Uring(socket)) => net.adopt(socket),
+            (NetInner::Sim(net), DetachedInner::Sim(end)) => net.adopt(end),
+            _ => unreachable!("all cores of a process are of one kind"),
+        }
     }
 
     /// Closes and forgets the connection. Unknown tokens are ignored.

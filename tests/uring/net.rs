@@ -103,6 +103,36 @@ fn echo_of_64_connections_with_a_mebibyte_each() {
     });
 }
 
+#[test]
+fn a_connection_given_to_another_set_of_sockets_goes_on_there() {
+    isolated(
+        "net::a_connection_given_to_another_set_of_sockets_goes_on_there",
+        || {
+            let dir = data_dir();
+            on_one_core(dir.path(), |rt, _| async move {
+                let addr = free_addr();
+                let mut old = rt.net(&[addr]).expect("listen");
+                let mut new = rt.net(&[]).expect("sockets");
+                let mut client = TcpStream::connect(addr).expect("connect");
+                client.write_all(b"early").expect("send");
+                assert_eq!(next(&mut old).await, [Event::Accept]);
+                let (token, _) = old.accept().expect("accept").expect("one waits");
+                let moved = old.detach(token).expect("detach");
+                assert!(old.read(token, &mut [0]).is_err(), "it is gone here");
+                let token = new.adopt(moved).expect("adopt");
+                let mut buf = [0; 9];
+                next(&mut new).await;
+                assert_eq!(new.read(token, &mut buf).expect("read"), 5);
+                assert_eq!(new.write(token, b"here").expect("write"), 4);
+                client.read_exact(&mut buf[..4]).expect("receive");
+                assert_eq!(&buf[..4], b"here");
+                drop(new.detach(token).expect("detach"));
+                assert_eq!(client.read(&mut buf).expect("end"), 0, "dropped is closed");
+            });
+        },
+    );
+}
+
 /// Parks until the listener or a connection has something, and returns what.
 async fn next(net: &mut Net) -> Vec<Event> {
     let mut events = Vec::new();

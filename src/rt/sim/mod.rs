@@ -39,7 +39,7 @@ use super::{Inner, Rt};
 use crate::base::time::Instant;
 
 pub(in crate::rt) use self::file::File;
-pub(in crate::rt) use self::socket::Net;
+pub(in crate::rt) use self::socket::{Detached, Net};
 
 /// Virtual wall clock at the start of the world: 2023-11-14, a time with thirteen digits like every other.
 const EPOCH_MS: u64 = 1_700_000_000_000;

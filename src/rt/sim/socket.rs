@@ -25,6 +25,10 @@ pub(in crate::rt) struct Net {
     host: u64,
 }
 
+/// A connection between two cores of a node. It still belongs to the old one, which hears nothing of it; one that
+/// is dropped stays open until the node ends (a plain number is all that may cross cores).
+pub(in crate::rt) struct Detached(u64);
+
 impl Process {
     pub(in crate::rt) fn net(&self, listen: &[SocketAddr]) -> io::Result<Net> {
         let host = self.shared.exec.serial();
@@ -205,6 +209,24 @@ impl Net {
             }
             Ok(())
         })
+    }
+
+    pub(in crate::rt) fn detach(&mut self, token: Token) -> io::Result<Detached> {
+        self.set_interest(token, false, false)?;
+        Ok(Detached(token.0))
+    }
+
+    pub(in crate::rt) fn adopt(&mut self, connection: Detached) -> io::Result<Token> {
+        let token = Token(connection.0);
+        self.with(|network, _, host| match network.ends.get_mut(&token.0) {
+            Some(end) => {
+                end.host = host;
+                Ok(())
+            }
+            None => Err(io::Error::from(io::ErrorKind::NotConnected)),
+        })?;
+        self.set_interest(token, true, false)?;
+        Ok(token)
     }
 
     pub(in crate::rt) fn shutdown_write(&mut self, token: Token) {
@@ -405,6 +427,47 @@ mod tests {
             );
         });
         assert_eq!(world.net_counters().refused, 2);
+    }
+
+    #[test]
+    fn a_connection_moves_to_another_core_with_what_it_holds() {
+        for seed in 0..SEEDS {
+            let world = World::new(seed);
+            let mut cores = world.boot(1, 2);
+            let (second, first) = (cores.pop().unwrap(), cores.pop().unwrap());
+            let client = world.boot(2, 1).remove(0);
+            let mut theirs = client.net(&[]).unwrap();
+            let mut ours = first.net(&[address(1)]).unwrap();
+            let mut next = second.net(&[]).unwrap();
+            let socket = world.run(&client, async {
+                let token = theirs.connect(address(1)).unwrap();
+                pour(&mut theirs, token, b"early").await;
+                token
+            });
+            let moved = world.run(&first, async {
+                let token = accepted(&mut ours).await;
+                let moved = ours.detach(token).unwrap();
+                let (mut buf, mut events) = ([0; 9], Vec::new());
+                ours.poll(&mut events).unwrap();
+                assert!(events.is_empty(), "SEED={seed}: the old core hears nothing");
+                let token = next.adopt(moved).unwrap();
+                assert!(
+                    ours.read(token, &mut buf).is_err(),
+                    "SEED={seed}: it is gone here"
+                );
+                token
+            });
+            world.run(&client, async {
+                pour(&mut theirs, socket, b", late").await;
+                theirs.shutdown_write(socket);
+            });
+            let (got, error) = world.run(&second, drain(&mut next, moved));
+            assert_eq!(
+                (&got[..], error),
+                (&b"early, late"[..], None),
+                "SEED={seed}"
+            );
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use cores::{RunError, run, run_unwatched};
 pub use error::{Holder, StartError};
 pub(in crate::rt) use file::{Buf, File, Mapped};
 pub use locks::{DirLock, PortClaim, claim_port, lock_dir};
-pub(in crate::rt) use net::Net;
+pub(in crate::rt) use net::{Detached, Net};
 pub use preflight::{available_cpus, preflight};
 pub use signals::raise_on_signals;
 

@@ -59,6 +59,9 @@ pub(in crate::rt) struct Net {
     newest: RawFd,
 }
 
+/// A socket between two cores: in no set.
+pub(in crate::rt) struct Detached(TcpStream);
+
 #[derive(Default)]
 struct Slot {
     generation: u32,
@@ -252,16 +255,31 @@ impl Net {
         }
     }
 
+    pub(in crate::rt) fn detach(&mut self, token: Token) -> io::Result<Detached> {
+        self.set_interest(token, false, false)?;
+        let socket = self.vacate(token).ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Detached(socket))
+    }
+
+    pub(in crate::rt) fn adopt(&mut self, connection: Detached) -> io::Result<Token> {
+        self.insert(connection.0, READABLE)
+    }
+
     pub(in crate::rt) fn close(&mut self, token: Token) {
-        let Some(slot) = self.slot(token) else {
-            return;
-        };
         // Closing the only descriptor of a socket takes it out of the set.
+        drop(self.vacate(token));
+    }
+
+    /// Frees the slot: the token is stale from now on.
+    fn vacate(&mut self, token: Token) -> Option<TcpStream> {
+        let slot = self.slot(token)?;
+        let socket = slot.socket.take();
         *slot = Slot {
             generation: slot.generation.wrapping_add(1),
             ..Slot::default()
         };
         self.free.push(token.0 as u32);
+        socket
     }
 
     pub(in crate::rt) async fn park(
