@@ -78,7 +78,7 @@ fn parse(input: &[u8], sink: &mut Vec<u8>, then: impl Fn(&Request<'_>, &mut Vec<
     let mut parser = Parser::default();
     let mut rest = black_box(input);
     loop {
-        match parser.next(rest, &|_, _| 1 << 20) {
+        match parser.next(rest, &|_| Some(1 << 20)) {
             Next::Request { request, consumed } => {
                 then(black_box(&request), sink);
                 rest = &rest[consumed..];

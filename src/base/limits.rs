@@ -9,6 +9,8 @@ pub const KEY_BYTES_MAX: usize = 4096;
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
 /// Longest body of `POST /batch`. Longer: 413.
 pub const BATCH_BODY_BYTES_MAX: usize = 64 << 20;
+/// Items of one `POST /batch`: what one core parses, logs and applies without looking up. More: 413.
+pub const BATCH_ITEMS_MAX: usize = 65_536;
 /// Longest body of `POST /put`: JSON may spell one byte as six (`\u00xx`), plus the key and the frame around it.
 pub const PUT_BODY_BYTES_MAX: usize = 6 * (VALUE_BYTES_MAX + KEY_BYTES_MAX) + 4096;
 
@@ -25,6 +27,18 @@ pub const CHUNK_OVERHEAD_BYTES_MAX: usize = 4096;
 pub const PIPELINE_REQUESTS_MAX: usize = 128;
 /// Unsent answer bytes of one connection above which it is not read from.
 pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
+/// Reads of one connection that wait for the disk or another core may come to this many bytes of answers,
+/// each counted as the connection's last value was; parsing stops until some have come.
+pub const READ_BYTES_GUESS: usize = 64 << 10;
+/// Reads of one core that wait for the disk or another core. More: 503.
+pub const READS_WAITING_MAX: usize = 1024;
+/// Request bodies that have come in part and answers not sent yet, of all connections of a core. Above it the
+/// connection that asks for more is refused (503) or, if it only does not read, cut.
+pub const HELD_BYTES_PER_CORE_MAX: usize = 1 << 30;
+/// Below this a connection is not made to pay for what others hold.
+pub const HELD_BYTES_FREE: usize = 256 << 10;
+/// One turn serves sockets for about this long before the rest of the core gets its turn.
+pub const TURN_BUDGET: Duration = Duration::from_millis(1);
 /// Connections of one core. More: answered 503 and closed.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 16_384;
 /// Read buffer of a core, shared by its connections.
@@ -62,6 +76,9 @@ pub const SCAN_BUFFER_BYTES: usize = 1 << 20;
 /// Rows and bytes of one page a shard hands to the merging core.
 pub const SCAN_PAGE_ROWS: usize = 256;
 pub const SCAN_PAGE_BYTES: usize = 64 << 10;
+/// Rows that all scans of a core hold together: a page has at least one row, and a row may be 8 MiB. More: the scan
+/// that asked for it fails, with 503 or, when part of its answer has left, by a cut connection.
+pub const SCAN_BYTES_PER_CORE_MAX: usize = 512 << 20;
 /// Scans one core merges at once. More: 503.
 pub const SCANS_PER_CORE_MAX: usize = 256;
 

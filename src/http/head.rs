@@ -20,6 +20,13 @@ pub(crate) enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// Whether the body is known to be longer.
+    pub(crate) fn is_longer_than(self, bytes: usize) -> bool {
+        matches!(self, Framing::Length(length) if length > bytes as u64)
+    }
+}
+
 /// A whole head. `request.body` is still empty.
 #[derive(Debug)]
 pub(crate) struct Head<'a> {

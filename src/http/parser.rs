@@ -18,12 +18,16 @@ use super::chunked::Chunked;
 use super::head::{
     Framing, LINE_BYTES_MAX, Line, is_token, judge_overlong, parse_fields, parse_line,
 };
-use super::request::{Method, Request};
+use super::request::Request;
 use super::status::{Reject, Status};
 use crate::base::limits::HEAD_BYTES_MAX;
 
-/// Longest body allowed for a method and path; asked once per request, before any body byte is taken.
-pub type BodyLimit<'f> = &'f dyn Fn(Method, &[u8]) -> usize;
+/// Longest body allowed behind this head; `None`: the head alone is reason to refuse. Asked once per request with
+/// a body, before any byte of it is taken; the request it sees has none yet.
+pub type JudgeHead<'f> = &'f dyn Fn(&Request<'_>) -> Option<usize>;
+
+/// A body behind a refused head is taken in and dropped up to this length, so that the connection goes on.
+pub const UNWANTED_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Parser of one connection.
 #[derive(Debug, Default)]
@@ -47,7 +51,8 @@ pub enum Next<'a> {
     NeedMore { consumed: usize },
     /// Send [`CONTINUE`](super::response::CONTINUE) now: the client holds its body back. Said once.
     Continue { consumed: usize },
-    /// After one without `keep_alive` there is no other.
+    /// After one without `keep_alive` there is no other. One that is refused for its head, and whose body is long
+    /// or held back, is given out without it, as the last of its connection: nobody need send it.
     Request {
         request: Request<'a>,
         consumed: usize,
@@ -94,7 +99,7 @@ struct Found<'a> {
 impl Parser {
     /// Takes the next request off `input`: the bytes not consumed so far, new ones behind them. Call until it
     /// says `NeedMore` or `Reject`; a request's slices live until the next call.
-    pub fn next<'a>(&'a mut self, input: &'a [u8], body_limit: BodyLimit<'_>) -> Next<'a> {
+    pub fn next<'a>(&'a mut self, input: &'a [u8], judge: JudgeHead<'_>) -> Next<'a> {
         if let Some(reject) = self.rejected {
             return Next::Reject { reject };
         }
@@ -132,15 +137,16 @@ impl Parser {
         };
         self.closed = !head.request.keep_alive;
         let limit = match head.framing {
-            Framing::Length(0) => 0,
-            _ => body_limit(head.request.method, head.request.path),
+            Framing::Length(0) => Some(0),
+            _ => judge(&head.request),
         };
         let consumed = blank_bytes + head_bytes.len();
-        match head.framing {
-            Framing::Length(length) if length > limit as u64 => {
+        let hold = head.expects_continue && after.is_empty();
+        match (head.framing, limit) {
+            (Framing::Length(length), Some(limit)) if length > limit as u64 => {
                 self.reject(Reject::new(Status::ContentTooLarge, "body too large"))
             }
-            Framing::Length(length) if length <= after.len() as u64 => {
+            (Framing::Length(length), _) if length <= after.len() as u64 => {
                 let length = length as usize;
                 head.request.body = &after[..length];
                 Next::Request {
@@ -148,8 +154,16 @@ impl Parser {
                     consumed: consumed + length,
                 }
             }
-            _ => {
-                let hold = head.expects_continue && after.is_empty();
+            (framing, None) if hold || framing.is_longer_than(UNWANTED_BODY_BYTES_MAX) => {
+                self.closed = true;
+                head.request.keep_alive = false;
+                Next::Request {
+                    request: head.request,
+                    consumed,
+                }
+            }
+            (_, limit) => {
+                let limit = limit.unwrap_or(UNWANTED_BODY_BYTES_MAX);
                 self.pending = Some(Pending::new(head.framing, head_bytes, limit));
                 if hold {
                     return Next::Continue { consumed };
@@ -221,6 +235,7 @@ impl Parser {
             if end > HEAD_BYTES_MAX {
                 break;
             }
+            judge_blank(&input[self.line_start..end], self.line_start)?;
             let Some(text) = input[self.line_start..line_feed].strip_suffix(b"\r") else {
                 return Err(Reject::bad("a line must end with CRLF"));
             };
@@ -249,6 +264,7 @@ impl Parser {
                 "request head too large",
             ));
         }
+        judge_blank(&input[self.line_start..], self.line_start)?;
         self.searched = input.len();
         Ok(None)
     }
@@ -340,6 +356,17 @@ fn reparse_line(head: &[u8]) -> Result<(Line<'_>, usize), Reject> {
     Ok((parse_line(text)?, end + 1))
 }
 
+/// A CR at the start of a field line ends the head or is nonsense. The latter is refused at once: a client that
+/// takes it for the end of its head would wait for an answer until the head deadline.
+fn judge_blank(line: &[u8], line_start: usize) -> Result<(), Reject> {
+    match line {
+        [b'\r', next, ..] if line_start > 0 && *next != b'\n' => {
+            Err(Reject::bad("bad header field"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A request begins with a token: what does not (TLS, blank lines, binary) is refused at its first byte
 /// instead of at the head deadline.
 fn judge_first(input: &[u8]) -> Result<(), Reject> {
@@ -353,8 +380,8 @@ fn judge_first(input: &[u8]) -> Result<(), Reject> {
 mod tests {
     use super::*;
 
-    fn limit(_: Method, _: &[u8]) -> usize {
-        100
+    fn limit(_: &Request<'_>) -> Option<usize> {
+        Some(100)
     }
 
     #[test]
@@ -382,10 +409,48 @@ mod tests {
     fn a_claimed_length_reserves_nothing() {
         let mut parser = Parser::default();
         let input = b"POST /put HTTP/1.1\r\nHost: h\r\nContent-Length: 60000000\r\n\r\nx";
-        let next = parser.next(input, &|_, _| 64 << 20);
+        let next = parser.next(input, &|_| Some(64 << 20));
         assert!(matches!(next, Next::NeedMore { consumed } if consumed == input.len()));
         assert_eq!((parser.phase(), parser.body_bytes()), (Phase::Body, 1));
         assert!(parser.memory_bytes() < 1000);
+    }
+
+    #[test]
+    fn a_head_that_is_refused_is_given_out_without_its_body() {
+        let head =
+            b"POST /nope HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let mut parser = Parser::default();
+        let next = parser.next(head, &|_| None);
+        let Next::Request { request, consumed } = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!(
+            (request.body, request.keep_alive, consumed),
+            (&b""[..], false, head.len())
+        );
+        let rest = b"helloGET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert!(
+            matches!(parser.next(rest, &limit), Next::NeedMore { consumed } if consumed == rest.len()),
+            "what follows is dropped unread"
+        );
+        let whole = [&head[..], b"hello"].concat();
+        let mut parser = Parser::default();
+        let next = parser.next(&whole, &|_| None);
+        let Next::Request { request, .. } = next else {
+            panic!("{next:?}")
+        };
+        assert!(
+            request.keep_alive && request.body == b"hello",
+            "the body is here: the connection goes on"
+        );
+    }
+
+    #[test]
+    fn a_head_that_ends_in_one_cr_too_many_is_refused_at_once() {
+        let head = b"GET / HTTP/1.1\r\nHost: h\r\n\r\r\n";
+        let mut parser = Parser::default();
+        let next = parser.next(head, &limit);
+        assert!(matches!(next, Next::Reject { .. }), "{next:?}");
     }
 
     #[test]
@@ -412,7 +477,7 @@ mod tests {
             matches!(parser.next(&with_body, &limit), Next::NeedMore { consumed } if consumed == with_body.len())
         );
         let mut parser = Parser::default();
-        let next = parser.next(head, &|_, _| 1);
+        let next = parser.next(head, &|_| Some(1));
         assert!(
             matches!(next, Next::Reject { reject } if reject.status == Status::ContentTooLarge)
         );

@@ -1,7 +1,6 @@
 //! Query parameters: find one by name and decode it. `+` is a space, `%XX` a byte, `;` an ordinary byte.
 //!
-//! Nothing is allocated unless the value is encoded. Only the parameter asked for is decoded, so nonsense in
-//! another one does no harm.
+//! Nothing is allocated unless the value is encoded. Only the parameter asked for is decoded.
 
 use std::borrow::Cow;
 
@@ -11,6 +10,19 @@ pub struct BadPercent;
 
 impl BadPercent {
     pub const TEXT: &'static str = "bad percent-encoding";
+}
+
+/// Whether every `%` of the query is followed by two hex digits: a client that encodes wrongly is told so
+/// whatever parameter it shows in.
+pub fn check(query: Option<&[u8]>) -> Result<(), BadPercent> {
+    let query = query.unwrap_or_default();
+    memchr::memchr_iter(b'%', query)
+        .all(|at| {
+            let digits = query.get(at + 1..at + 3);
+            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })
+        .then_some(())
+        .ok_or(BadPercent)
 }
 
 /// The value of the first parameter called `name`; empty when it has no `=`.

@@ -16,11 +16,9 @@ use super::body::{self, Item};
 use super::failure::Refusal;
 use super::hosts;
 use crate::base::limits::{BATCH_BODY_BYTES_MAX, KEY_BYTES_MAX, PUT_BODY_BYTES_MAX};
+use crate::http::parser::UNWANTED_BODY_BYTES_MAX;
 use crate::http::query;
 use crate::http::request::{Method, Request};
-
-/// Longest body of a request that has no use for one. Longer: 413.
-const UNUSED_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,12 +113,19 @@ pub(crate) const ENDPOINTS: &str = "no such endpoint; there are:
   GET  /metrics
   GET  /health";
 
-/// Longest body the parser may take in for this method and path.
-pub(crate) fn body_limit(_method: Method, path: &[u8]) -> usize {
-    match path {
-        b"/put" => PUT_BODY_BYTES_MAX,
-        b"/batch" => BATCH_BODY_BYTES_MAX,
-        _ => UNUSED_BODY_BYTES_MAX,
+/// What a head asks for: all of it, or with the body that is to follow.
+enum Asked<'a> {
+    Whole(Op<'a>),
+    Put,
+    Batch,
+}
+
+/// Longest body the parser may take in behind this head; `None`: [`decode`] refuses it whatever the body says.
+pub(crate) fn judge(request: &Request<'_>, host_names: Option<&[String]>) -> Option<usize> {
+    match decode_head(request, host_names).ok()? {
+        Asked::Whole(_) => Some(UNWANTED_BODY_BYTES_MAX),
+        Asked::Put => Some(PUT_BODY_BYTES_MAX),
+        Asked::Batch => Some(BATCH_BODY_BYTES_MAX),
     }
 }
 
@@ -129,6 +134,17 @@ pub(crate) fn decode<'a>(
     request: &Request<'a>,
     host_names: Option<&[String]>,
 ) -> Result<Op<'a>, Refusal> {
+    match decode_head(request, host_names)? {
+        Asked::Whole(op) => Ok(op),
+        Asked::Put => Ok(Op::Put(body::put(request.body)?)),
+        Asked::Batch => Ok(Op::Batch(body::batch(request.body)?)),
+    }
+}
+
+fn decode_head<'a>(
+    request: &Request<'a>,
+    host_names: Option<&[String]>,
+) -> Result<Asked<'a>, Refusal> {
     if host_names.is_some_and(|names| !hosts::is_ours(request.host, names)) {
         return Err(Refusal::ForeignHost);
     }
@@ -136,25 +152,26 @@ pub(crate) fn decode<'a>(
         return Err(Refusal::CrossSite);
     }
     if request.path == b"*" {
-        return Ok(Op::Options { allow: ALLOW_ANY });
+        return Ok(Asked::Whole(Op::Options { allow: ALLOW_ANY }));
     }
+    query::check(request.query)?;
     let route = ROUTES
         .iter()
         .find(|route| route.path == request.path)
         .ok_or(Refusal::UnknownPath)?;
-    match (route.target, request.method) {
-        (_, Method::Options) => Ok(Op::Options { allow: route.allow }),
-        (Target::Get, Method::Get | Method::Head) => Ok(Op::Get { key: key(request)? }),
-        (Target::Put, Method::Post | Method::Put) => Ok(Op::Put(body::put(request.body)?)),
-        (Target::Batch, Method::Post) => Ok(Op::Batch(body::batch(request.body)?)),
-        (Target::Delete, Method::Post | Method::Delete) => Ok(Op::Delete { key: key(request)? }),
-        (Target::Scan, Method::Get | Method::Head) => Ok(Op::Scan {
+    let op = match (route.target, request.method) {
+        (_, Method::Options) => Op::Options { allow: route.allow },
+        (Target::Get, Method::Get | Method::Head) => Op::Get { key: key(request)? },
+        (Target::Put, Method::Post | Method::Put) => return Ok(Asked::Put),
+        (Target::Batch, Method::Post) => return Ok(Asked::Batch),
+        (Target::Delete, Method::Post | Method::Delete) => Op::Delete { key: key(request)? },
+        (Target::Scan, Method::Get | Method::Head) => Op::Scan {
             from: end(request, "start")?,
             to: end(request, "end")?,
             rows_max: rows_max(request)?,
-        }),
-        (Target::Metrics, Method::Get | Method::Head) => Ok(Op::Metrics),
-        (Target::Health, Method::Get | Method::Head) => Ok(Op::Health),
+        },
+        (Target::Metrics, Method::Get | Method::Head) => Op::Metrics,
+        (Target::Health, Method::Get | Method::Head) => Op::Health,
         (
             Target::Put
             | Target::Get
@@ -170,8 +187,9 @@ pub(crate) fn decode<'a>(
             | Method::Delete
             | Method::Patch
             | Method::Trace,
-        ) => Err(Refusal::Method { allow: route.allow }),
-    }
+        ) => return Err(Refusal::Method { allow: route.allow }),
+    };
+    Ok(Asked::Whole(op))
 }
 
 fn key<'a>(request: &Request<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
@@ -195,6 +213,7 @@ fn rows_max(request: &Request<'_>) -> Result<Option<u64>, Refusal> {
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|text| text.parse().ok())
+        .filter(|rows_max| *rows_max > 0)
         .map(Some)
         .ok_or(Refusal::BadLimit)
 }
@@ -226,7 +245,8 @@ impl Op<'_> {
     /// What it does with stored data.
     pub(crate) fn access(&self) -> Access {
         match self {
-            Op::Get { .. } | Op::Scan { .. } | Op::Metrics => Access::Read,
+            Op::Get { .. } | Op::Metrics => Access::Read,
+            Op::Scan { .. } => Access::Scan,
             Op::Put(_) | Op::Delete { .. } | Op::Batch(_) => Access::Write,
             Op::Health | Op::Options { .. } => Access::None,
         }
@@ -237,6 +257,7 @@ impl Op<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    Scan,
     Write,
     None,
 }
@@ -250,7 +271,7 @@ mod tests {
     fn story(text: &str) -> String {
         let mut parser = Parser::default();
         let bytes = text.replace('\n', "\r\n");
-        match parser.next(bytes.as_bytes(), &body_limit) {
+        match parser.next(bytes.as_bytes(), &|head| judge(head, None)) {
             Next::Request { request, .. } => match decode(&request, Some(&["kv.example".into()])) {
                 Ok(op) => format!("{op:?}"),
                 Err(refusal) => {
@@ -276,6 +297,7 @@ mod tests {
         assert_eq!(get("/get"), "400 missing query parameter: key");
         assert_eq!(get("/get?key="), "400 missing query parameter: key");
         assert_eq!(get("/get?key=%zz"), "400 bad percent-encoding");
+        assert_eq!(get("/get?key=a&x=%zz"), "400 bad percent-encoding");
         let long = "k".repeat(KEY_BYTES_MAX + 1);
         assert_eq!(
             get(&format!("/get?key={long}")),
@@ -293,10 +315,10 @@ mod tests {
             get("/scan?start=a&end=&limit=10"),
             "Scan { from: Some([97]), to: None, rows_max: Some(10) }"
         );
-        for bad in ["", "-1", "+1", "1.5", "x", "99999999999999999999"] {
+        for bad in ["", "0", "-1", "+1", "1.5", "x", "99999999999999999999"] {
             assert_eq!(
                 get(&format!("/scan?limit={bad}")),
-                "400 limit must be a whole number",
+                "400 limit must be a whole number above 0",
                 "{bad}"
             );
         }

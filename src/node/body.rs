@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{BATCH_ITEMS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::http::status::Status;
 
 /// One write asked for. The key has 1..=`KEY_BYTES_MAX` bytes, the value at most `VALUE_BYTES_MAX`.
@@ -346,6 +346,10 @@ impl<'de> Shape<'de> for Items<'de> {
         while let Some(value) = seq.next_element::<Value<'de, Fields<'de>>>()? {
             let place = items.len();
             let item = match value {
+                _ if place >= BATCH_ITEMS_MAX => Err(BadBody {
+                    status: Status::ContentTooLarge,
+                    text: format!("more than {BATCH_ITEMS_MAX} items; send several batches"),
+                }),
                 Value::Good(fields) => fields.judge().map_err(|Fault { field, bad }| BadBody {
                     text: format!("items[{place}].{field}: {}", bad.text),
                     ..bad

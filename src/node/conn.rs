@@ -30,6 +30,7 @@ use crate::base::limits::{
 };
 use crate::base::time::Instant;
 use crate::http::parser::{Next, Parser, Phase};
+use crate::http::request::Request;
 use crate::http::status::{Reject, Status};
 use crate::rt::net::Token;
 use std::net::IpAddr;
@@ -49,6 +50,8 @@ pub(crate) struct Conn {
     since: Instant,
     /// Body bytes at `since`.
     mark: usize,
+    /// What the core has counted this connection to hold.
+    pub(crate) counted: usize,
 }
 
 impl Conn {
@@ -62,6 +65,7 @@ impl Conn {
             stage: Stage::Idle,
             since: now,
             mark: 0,
+            counted: 0,
         }
     }
 
@@ -85,7 +89,7 @@ impl Conn {
 
     /// An answer has come for request `seq`; [`Conn::settle`] sends it when its turn comes.
     pub(crate) fn fill(&mut self, seq: u32, answer: Answer) {
-        self.link.pipeline.fill(seq, answer);
+        self.link.fill(seq, answer);
     }
 
     /// Does everything that has become possible, sends what there is, and decides how to go on.
@@ -178,13 +182,15 @@ impl Conn {
     /// Carries out the requests at the start of `input`; returns how many bytes are done with.
     fn consume(&mut self, turn: &mut Turn<'_>, input: &[u8]) -> usize {
         let mut used = 0;
+        let names = self.guarded.then_some(turn.host_names);
         self.link.pipeline.borrow_from(turn.spares);
         loop {
             self.stalled = self.link.is_blocked(turn);
             if self.stalled {
                 return used;
             }
-            match self.parser.next(&input[used..], &api::body_limit) {
+            let judge = |head: &Request<'_>| api::judge(head, names);
+            match self.parser.next(&input[used..], &judge) {
                 Next::NeedMore { consumed } => return used + consumed,
                 Next::Continue { consumed } => {
                     used += consumed;
@@ -197,7 +203,6 @@ impl Conn {
                     self.link.owes_continue = false;
                     let mut form = Form::of(&request);
                     form.frame.keep_alive &= !turn.stopping;
-                    let names = self.guarded.then_some(turn.host_names);
                     match api::decode(&request, names) {
                         Ok(op) => self.link.start(turn, form, op),
                         Err(refusal) => self.link.refuse(turn, form, &refusal),
@@ -209,6 +214,24 @@ impl Conn {
                 }
             }
         }
+    }
+
+    /// Memory this connection makes the core hold: a body in the making, bytes not parsed yet, answers not sent.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.parser.memory_bytes() + self.leftover.len() + self.link.held_bytes()
+    }
+
+    /// The core holds too much for its clients, and this one has just asked for more.
+    pub(crate) fn on_overload(&mut self, turn: &mut Turn<'_>) -> Fate {
+        if self.stage != Stage::Body {
+            return Fate::Close;
+        }
+        let text = "too many large requests at once; nothing was done, try again";
+        self.link
+            .reject(turn, Reject::new(Status::ServiceUnavailable, text));
+        self.leftover = Vec::new();
+        self.parser = Parser::default();
+        self.settle(turn)
     }
 
     /// Between requests, with nothing owed to the client.

@@ -26,7 +26,8 @@ use super::turn::{Fate, Turn};
 use super::{Announce, Started};
 use crate::base::hash::Map;
 use crate::base::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_PER_CORE_MAX, READ_BUFFER_BYTES, SHUTDOWN_GRACE, SWEEP_INTERVAL,
+    ACCEPT_PAUSE, CONNECTIONS_PER_CORE_MAX, HELD_BYTES_FREE, HELD_BYTES_PER_CORE_MAX,
+    READ_BUFFER_BYTES, SHUTDOWN_GRACE, SWEEP_INTERVAL, TURN_BUDGET,
 };
 use crate::base::time::Instant;
 use crate::http::response::Frame;
@@ -36,6 +37,8 @@ use crate::store::completions::Done;
 
 /// Connections taken per turn, so that a flood of them does not starve those that are there.
 const ACCEPTS_PER_TURN: usize = 64;
+/// The clock is looked at once per so many connections served, and messages: one look costs some 25 ns.
+const LOOKS_PER_CLOCK: usize = 4;
 /// The shared out buffer keeps at most this much memory between turns.
 const OUT_BYTES_KEPT: usize = 1 << 20;
 
@@ -45,13 +48,16 @@ pub(crate) struct Core<'r> {
     net: Net,
     router: &'r mut Router,
     conns: Map<Token, Box<Conn>>,
+    /// Sum of what the connections hold ([`Conn::held_bytes`]).
+    held_bytes: usize,
     host_names: Vec<String>,
     /// Read buffer, shared by all connections.
     input: Box<[u8]>,
     /// Answers of the connection being served.
     out: Vec<u8>,
     spares: Vec<VecDeque<Slot>>,
-    messages: Vec<(usize, Msg)>,
+    /// What other cores have sent; more than one turn's worth waits for the next.
+    messages: VecDeque<(usize, Msg)>,
     done: Vec<Done>,
     arrived: Vec<(Asker, Reply)>,
     answers: Vec<(Place, Answer)>,
@@ -88,11 +94,12 @@ impl<'r> Core<'r> {
             cores_mute: router.owners.cores(),
             router,
             conns: Map::default(),
+            held_bytes: 0,
             host_names,
             input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             out: Vec::new(),
             spares: Vec::new(),
-            messages: early,
+            messages: early.into(),
             done: Vec::new(),
             arrived: Vec::new(),
             answers: Vec::new(),
@@ -156,7 +163,12 @@ impl<'r> Core<'r> {
         let mut events = std::mem::take(&mut self.events);
         self.net.poll(&mut events)?;
         worked |= !events.is_empty();
+        let mut looks = 0;
         for event in events.drain(..) {
+            // The rest are reported again.
+            if self.is_late(&mut looks) {
+                break;
+            }
             match event {
                 Event::Accept => self.accept()?,
                 Event::Ready {
@@ -176,6 +188,7 @@ impl<'r> Core<'r> {
         if self.rt.stop().is_raised() {
             worked |= self.stop();
         }
+        worked |= !(self.messages.is_empty() && self.router.stirred.is_empty());
         self.router.port.ship();
         if self.out.capacity() > OUT_BYTES_KEPT {
             self.out = Vec::new();
@@ -189,8 +202,8 @@ impl<'r> Core<'r> {
         self.router.shared.completions().take(&mut self.done);
         self.router.arrivals.take(&mut self.arrived);
         let worked = !(self.messages.is_empty() && self.done.is_empty() && self.arrived.is_empty());
-        let mut messages = std::mem::take(&mut self.messages);
-        for (from, message) in messages.drain(..) {
+        let mut look = 0;
+        while let Some((from, message)) = self.messages.pop_front() {
             match message.0 {
                 Kind::Ask { ticket, ask } => self.router.on_ask(from, ticket, ask),
                 Kind::Reply { ticket, reply } => self.router.on_foreign_reply(from, ticket, reply),
@@ -199,8 +212,10 @@ impl<'r> Core<'r> {
                 // Both belong to the start, which is over.
                 Kind::Opened(_) | Kind::Listen => {}
             }
+            if self.is_late(&mut look) {
+                break;
+            }
         }
-        self.messages = messages;
         for done in self.done.drain(..) {
             self.router.on_done(done);
         }
@@ -217,6 +232,13 @@ impl<'r> Core<'r> {
         worked
     }
 
+    /// Whether this turn has lasted long enough. Costly requests come in hundreds (a value of 8 MiB for each of
+    /// them); what is left over waits for the next turn, and other tasks get theirs in between.
+    fn is_late(&self, looks: &mut usize) -> bool {
+        *looks += 1;
+        looks.is_multiple_of(LOOKS_PER_CLOCK) && self.rt.now().since(self.now) >= TURN_BUDGET
+    }
+
     /// Core 0: one more core accepts connections.
     fn on_listening(&mut self) {
         self.cores_mute -= 1;
@@ -229,6 +251,7 @@ impl<'r> Core<'r> {
 
     /// Brings answers to their connections; each connection sends once, however many it got.
     fn hand_out(&mut self) {
+        let mut looks = 0;
         while !(self.router.answered.is_empty() && self.router.stirred.is_empty()) {
             let mut touched = std::mem::take(&mut self.touched);
             touched.append(&mut self.router.stirred);
@@ -241,10 +264,17 @@ impl<'r> Core<'r> {
             }
             touched.sort_unstable();
             touched.dedup();
-            for token in touched.drain(..) {
-                self.serve_one(token, |conn, turn, _| conn.settle(turn));
+            let mut served = 0;
+            while served < touched.len() && !self.is_late(&mut looks) {
+                self.serve_one(touched[served], |conn, turn, _| conn.settle(turn));
+                served += 1;
             }
+            let late = served < touched.len();
+            self.router.stirred.extend(touched.drain(..).skip(served));
             self.touched = touched;
+            if late {
+                return;
+            }
         }
     }
 
@@ -257,6 +287,7 @@ impl<'r> Core<'r> {
         let Some(conn) = self.conns.get_mut(&token) else {
             return;
         };
+        let full = self.held_bytes + self.router.scan_bytes > HELD_BYTES_PER_CORE_MAX;
         let mut turn = Turn {
             net: &mut self.net,
             router: self.router,
@@ -265,8 +296,28 @@ impl<'r> Core<'r> {
             host_names: &self.host_names,
             now: self.now,
             stopping: self.cut_at.is_some(),
+            full,
         };
-        match serve(conn, &mut turn, &mut self.input) {
+        let mut fate = serve(conn, &mut turn, &mut self.input);
+        let (before, others) = (conn.counted, self.held_bytes - conn.counted);
+        let held = conn.held_bytes();
+        if held > before.max(HELD_BYTES_FREE)
+            && others + held > HELD_BYTES_PER_CORE_MAX
+            && fate == Fate::Keep
+        {
+            fate = conn.on_overload(&mut turn);
+        }
+        conn.counted = if fate == Fate::Keep {
+            conn.held_bytes()
+        } else {
+            0
+        };
+        self.held_bytes = others + conn.counted;
+        turn.router
+            .pen
+            .counters
+            .set(Metric::HeldBytes, self.held_bytes as u64);
+        match fate {
             Fate::Keep => {
                 let soon = turn.now + SWEEP_INTERVAL;
                 if let Some(deadline) = conn.deadline() {
@@ -301,7 +352,6 @@ impl<'r> Core<'r> {
                 }
             }
         }
-        self.count_connections();
         Ok(())
     }
 
@@ -312,6 +362,7 @@ impl<'r> Core<'r> {
             counters.count(Metric::ConnectionsAccepted);
             let conn = Conn::new(token, client, now);
             self.conns.insert(token, Box::new(conn));
+            self.count_connections();
             self.serve_one(token, |conn, turn, input| {
                 conn.on_ready(turn, input, true, false)
             });
@@ -372,6 +423,12 @@ impl<'r> Core<'r> {
         let now = self.now;
         let Some(cut_at) = self.cut_at else {
             self.cut_at = Some(now + SHUTDOWN_GRACE);
+            // Clients whose connection the kernel has completed get their answers, like all the others.
+            while self.conns.len() < CONNECTIONS_PER_CORE_MAX
+                && let Ok(Some((token, client))) = self.net.accept()
+            {
+                self.admit(token, client.ip());
+            }
             self.net.stop_listening();
             let tokens: Vec<Token> = self.conns.keys().copied().collect();
             for token in tokens {

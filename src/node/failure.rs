@@ -155,7 +155,7 @@ impl Refusal {
             Refusal::BadLimit => (
                 Status::BadRequest,
                 "bad_limit",
-                "limit must be a whole number".into(),
+                "limit must be a whole number above 0".into(),
             ),
             Refusal::Percent => (
                 Status::BadRequest,

@@ -9,16 +9,21 @@
 
 use super::answer::{Answer, Form, Written};
 use super::api::Op;
-use super::failure::Refusal;
+use super::failure::{Failure, Refusal};
 use super::metrics::Metric;
 use super::pipeline::{Pipeline, Slot, State};
 use super::route::{Place, text};
 use super::scan_run::Taken;
 use super::turn::{Fate, Turn};
-use crate::base::limits::{LINGER_BYTES_MAX, OUTPUT_BYTES_HIGH, PIPELINE_REQUESTS_MAX};
+use crate::base::limits::{
+    HELD_BYTES_FREE, LINGER_BYTES_MAX, OUTPUT_BYTES_HIGH, PIPELINE_REQUESTS_MAX, READ_BYTES_GUESS,
+};
 use crate::base::record;
 use crate::http::status::Reject;
 use crate::rt::net::Token;
+
+/// A waiting read is never counted as less, or a burst of small values would be let through for large ones.
+const READ_BYTES_MIN: usize = 8 << 10;
 
 /// What a connection waits for; each has its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +66,11 @@ pub(crate) struct Link {
     pub eof: bool,
     /// A client waits for `100 Continue`, but answers in front of it come first.
     pub owes_continue: bool,
-    /// A scan has more to give than there was room for. The socket may have taken all of it at once, so that
+    /// An answer has more to give than there was room for. The socket may have taken all of it at once, so that
     /// nothing unsent reminds us: writability is asked for all the same.
     has_more: bool,
+    /// What a waiting read is taken to come to: the length of the last value that had to be waited for.
+    read_guess: usize,
     /// (readable, writable) as last told to the socket.
     interest: (bool, bool),
 }
@@ -80,6 +87,7 @@ impl Link {
             eof: false,
             owes_continue: false,
             has_more: false,
+            read_guess: READ_BYTES_GUESS,
             interest: (true, false),
         }
     }
@@ -102,7 +110,22 @@ impl Link {
         !self.is_open()
             || self.pipeline.is_held()
             || self.pipeline.len() >= PIPELINE_REQUESTS_MAX
-            || self.unsent() + self.pipeline.parked_bytes() + turn.out.len() >= OUTPUT_BYTES_HIGH
+            || self.held_bytes() + turn.out.len() >= OUTPUT_BYTES_HIGH
+            || self.pipeline.reads() * self.read_guess >= OUTPUT_BYTES_HIGH
+    }
+
+    /// Bytes of answers that have not left.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.unsent() + self.pipeline.parked_bytes()
+    }
+
+    /// An answer has come for request `seq`.
+    pub(crate) fn fill(&mut self, seq: u32, answer: Answer) {
+        if let Answer::Found(found) = &answer {
+            let value = found.as_ref().and_then(|entry| entry.as_entry().value());
+            self.read_guess = value.map_or(0, <[u8]>::len).max(READ_BYTES_MIN);
+        }
+        self.pipeline.fill(seq, answer);
     }
 
     pub(crate) fn stage(&self) -> Option<Stage> {
@@ -157,15 +180,13 @@ impl Link {
                 turn.router.batch(&items, place);
                 Ok(State::Write)
             }
+            Op::Scan { .. } if turn.full => Err(Failure::Busy),
             Op::Scan { from, to, rows_max } => {
                 counters.count(Metric::Scans);
                 let ticket = turn.router.start_scan(place, form, from, to, rows_max);
                 ticket.map(State::Scan)
             }
-            Op::Metrics => {
-                turn.router.metrics(place);
-                Ok(State::Read)
-            }
+            Op::Metrics => turn.router.metrics(place).map(|()| State::Read),
             Op::Health => {
                 let stopping = turn.stopping;
                 return self.put(turn, form, |turn, out| {
@@ -188,9 +209,15 @@ impl Link {
         let first = self.pipeline.is_empty();
         let mut later = Vec::new();
         let out = if first { &mut *turn.out } else { &mut later };
-        let found = turn
-            .router
-            .get(key, place, |pen, entry| pen.found(out, form, entry));
+        let full = turn.full;
+        let found = turn.router.get(key, place, |pen, entry| {
+            let value = entry.and_then(|entry| entry.value()).unwrap_or_default();
+            if full && value.len() > HELD_BYTES_FREE {
+                pen.refused(out, form, &Failure::Busy.into());
+            } else {
+                pen.found(out, form, entry);
+            }
+        });
         match found {
             Some(Ok(())) if first => {}
             Some(Ok(())) => {
@@ -261,25 +288,27 @@ impl Link {
         self.has_more = false;
         while let Some(slot) = self.pipeline.front() {
             let form = slot.form;
+            let room = OUTPUT_BYTES_HIGH.saturating_sub(self.output.len() - self.sent);
+            let ready = matches!(
+                slot.state,
+                State::Answered(_) | State::Encoded(_) | State::Scan(_)
+            );
+            if ready && turn.out.len() >= room {
+                self.has_more = true;
+                return Fate::Keep;
+            }
             match &slot.state {
                 State::Answered(answer) => turn.router.pen.answer(turn.out, form, answer),
                 State::Encoded(bytes) => turn.out.extend_from_slice(bytes),
-                &State::Scan(ticket) => {
-                    let room = OUTPUT_BYTES_HIGH.saturating_sub(self.output.len() - self.sent);
-                    if turn.out.len() >= room {
+                &State::Scan(ticket) => match turn.router.take_scan(ticket, turn.out, room) {
+                    Taken::Waiting => return Fate::Keep,
+                    Taken::NoRoom => {
                         self.has_more = true;
                         return Fate::Keep;
                     }
-                    match turn.router.take_scan(ticket, turn.out, room) {
-                        Taken::Waiting => return Fate::Keep,
-                        Taken::NoRoom => {
-                            self.has_more = true;
-                            return Fate::Keep;
-                        }
-                        Taken::Cut => return Fate::Close,
-                        Taken::Done => {}
-                    }
-                }
+                    Taken::Cut => return Fate::Close,
+                    Taken::Done => {}
+                },
                 State::Write | State::Read | State::Held(_) => return Fate::Keep,
             }
             self.pipeline.pop();

@@ -35,6 +35,8 @@ pub(crate) enum Metric {
     ConnectionsAccepted,
     /// Turned away because the core had `CONNECTIONS_PER_CORE_MAX`.
     ConnectionsRefused,
+    /// Bodies in the making and answers not sent, of all connections.
+    HeldBytes,
     /// Answers with a 4xx status, a plain "Not Found" of a key excepted.
     BadRequests,
     /// Answers 503 because a queue was full.
@@ -43,7 +45,7 @@ pub(crate) enum Metric {
     Forwarded,
 }
 
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
     "writes",
     "reads",
     "batches",
@@ -65,6 +67,7 @@ const NAMES: [&str; 24] = [
     "connections",
     "connections_accepted",
     "connections_refused",
+    "held_bytes",
     "bad_requests",
     "rejected_overload",
     "forwarded",

@@ -73,6 +73,11 @@ impl Pipeline {
         self.slots.len()
     }
 
+    /// Reads and scans that are not answered yet.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads as usize
+    }
+
     pub(crate) fn parked_bytes(&self) -> usize {
         self.parked_bytes
     }
@@ -86,6 +91,8 @@ impl Pipeline {
     pub(crate) fn must_wait(&self, op: &Op<'_>) -> bool {
         match op.access() {
             Access::Read => self.writes > 0,
+            // Each scan holds a page of every shard: one at a time.
+            Access::Scan => self.writes > 0 || self.reads > 0,
             Access::Write => self.reads > 0,
             Access::None => false,
         }

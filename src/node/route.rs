@@ -24,7 +24,7 @@ use super::owners::Owners;
 use super::scan_run::ScanRun;
 use super::slots::Slots;
 use crate::base::hash::KeyHash;
-use crate::base::limits::{MESH_IN_FLIGHT_MAX, SCAN_PAGE_BYTES};
+use crate::base::limits::{MESH_IN_FLIGHT_MAX, READS_WAITING_MAX, SCAN_PAGE_BYTES};
 use crate::base::record::{Entry, OwnedState, State};
 use crate::base::time::Instant;
 use crate::base::version::{Clock, Version};
@@ -52,13 +52,17 @@ pub(crate) struct Router {
     pub(super) port: Port<Msg>,
     pub(super) arrivals: Rc<Arrivals>,
     pub(super) waiting: Slots<Waiting>,
-    /// Unanswered asks to each core.
+    /// Unanswered requests to each core, pages of scans excepted.
     in_flight: Vec<usize>,
+    /// Reads that wait for the disk or another core.
+    reads_waiting: usize,
     pub(super) clock: Clock,
     /// Wall clock of this turn, milliseconds.
     pub(super) wall_ms: u64,
     started: Instant,
     pub(super) scans: usize,
+    /// Rows the scans of this core hold.
+    pub(super) scan_bytes: usize,
     /// Answers for connections of this core; the loop hands them out.
     pub(super) answered: Vec<(Place, Answer)>,
     /// Connections whose scan has something to send.
@@ -118,6 +122,7 @@ impl Router {
             shared: Rc::clone(shared),
             stores: Vec::new(),
             in_flight: vec![0; port.cores()],
+            reads_waiting: 0,
             port,
             arrivals: Rc::default(),
             waiting: Slots::new(),
@@ -125,6 +130,7 @@ impl Router {
             wall_ms,
             started: rt.now(),
             scans: 0,
+            scan_bytes: 0,
             answered: Vec::new(),
             stirred: Vec::new(),
             fault: None,
@@ -170,8 +176,17 @@ impl Router {
         }
     }
 
+    /// Whether one more read may wait: each may come to a value of the greatest length.
+    fn may_wait(&self) -> Result<(), Failure> {
+        if self.reads_waiting < READS_WAITING_MAX {
+            Ok(())
+        } else {
+            Err(Failure::Busy)
+        }
+    }
+
     pub(super) fn ask(&mut self, core: usize, ticket: u64, ask: Ask) {
-        self.in_flight[core] += 1;
+        self.in_flight[core] += usize::from(!matches!(ask, Ask::Scan { .. }));
         self.pen.counters.count(Metric::Forwarded);
         self.port.send(core, Msg(Kind::Ask { ticket, ask }));
     }
@@ -192,9 +207,10 @@ impl Router {
         };
         let Some(store) = self.local(shard).map(Rc::clone) else {
             let core = self.owners.core_of(shard);
-            if let Err(failure) = self.may_ask(core) {
+            if let Err(failure) = self.may_ask(core).and_then(|()| self.may_wait()) {
                 return Some(Err(failure));
             }
+            self.reads_waiting += 1;
             let ticket = self.waiting.insert(one);
             let key = key.into();
             self.ask(core, ticket, Ask::Get { key, hash });
@@ -204,6 +220,10 @@ impl Router {
         match store.get(key, hash, |entry| read(pen, entry)) {
             Ok(Got::Answer(answer)) => Some(Ok(answer)),
             Ok(Got::Disk(_)) => {
+                if let Err(failure) = self.may_wait() {
+                    return Some(Err(failure));
+                }
+                self.reads_waiting += 1;
                 let ticket = self.waiting.insert(one);
                 self.read_from_disk(store, key.into(), hash, Asker::Here(ticket));
                 None
@@ -273,19 +293,23 @@ impl Router {
     }
 
     /// Gathers the counters of all cores. The answer comes to `place`.
-    pub(crate) fn metrics(&mut self, place: Place) {
-        let sum = Box::new(self.snapshot());
-        let others = self.owners.cores() - 1;
-        if others == 0 {
-            self.answer_metrics(place, *sum);
-            return;
-        }
-        let left = others;
-        let ticket = self.waiting.insert(Waiting::Metrics { place, left, sum });
+    pub(crate) fn metrics(&mut self, place: Place) -> Result<(), Failure> {
         let own = self.rt.core();
-        for core in (0..self.owners.cores()).filter(|&core| core != own) {
+        let others = move |core: &usize| *core != own;
+        for core in (0..self.owners.cores()).filter(others) {
+            self.may_ask(core)?;
+        }
+        let sum = Box::new(self.snapshot());
+        let left = self.owners.cores() - 1;
+        if left == 0 {
+            self.answer_metrics(place, *sum);
+            return Ok(());
+        }
+        let ticket = self.waiting.insert(Waiting::Metrics { place, left, sum });
+        for core in (0..self.owners.cores()).filter(others) {
             self.ask(core, ticket, Ask::Snapshot);
         }
+        Ok(())
     }
 
     fn answer_metrics(&mut self, place: Place, sum: Snapshot) {
@@ -397,7 +421,8 @@ impl Router {
 
     /// A reply of another core.
     pub(crate) fn on_foreign_reply(&mut self, from: usize, ticket: u64, reply: Reply) {
-        self.in_flight[from] = self.in_flight[from].saturating_sub(1);
+        let request = !matches!(reply, Reply::Page { .. });
+        self.in_flight[from] = self.in_flight[from].saturating_sub(usize::from(request));
         self.on_reply(ticket, reply);
     }
 
@@ -409,6 +434,7 @@ impl Router {
                     Err(failure) => Answer::Refused(failure.into()),
                 };
                 if let Some(Waiting::One { place, .. }) = self.waiting.remove(ticket) {
+                    self.reads_waiting -= 1;
                     self.answered.push((place, answer));
                 }
             }

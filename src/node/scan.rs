@@ -35,6 +35,8 @@ pub(crate) struct Scan {
     rows_left: u64,
     opened: bool,
     last_key: Box<[u8]>,
+    /// Keys and values of rows that have come and not been written.
+    held_bytes: usize,
 }
 
 /// The stream of one shard.
@@ -87,6 +89,7 @@ impl Scan {
             rows_left,
             opened: false,
             last_key: Box::default(),
+            held_bytes: 0,
         };
         if reversed || rows_left == 0 {
             scan.sources.clear();
@@ -124,6 +127,7 @@ impl Scan {
             return;
         };
         source.asked = false;
+        self.held_bytes += page.rows.iter().map(row_bytes).sum::<usize>();
         source.rows.extend(page.rows);
         source.ended = page.resume.is_none();
         source.after = page.resume;
@@ -171,6 +175,7 @@ impl Scan {
             self.opened = true;
             self.rows_left -= 1;
             put_row(out, &row);
+            self.held_bytes -= row_bytes(&row);
             self.last_key = row.key;
             let shard = usize::from(shard);
             self.sources[shard].has_head = false;
@@ -190,6 +195,11 @@ impl Scan {
         self.rows_left = 0;
     }
 
+    /// Memory of rows that wait in the merge.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Key of the last row written.
     pub(crate) fn last_key(&self) -> &[u8] {
         &self.last_key
@@ -199,6 +209,10 @@ impl Scan {
     fn is_exhausted(&self) -> bool {
         self.heads.is_empty() && self.sources.iter().all(|source| source.ended)
     }
+}
+
+fn row_bytes(row: &Row) -> usize {
+    row.key.len() + row.entry.as_entry().value().map_or(0, <[u8]>::len)
 }
 
 fn put_row(out: &mut Vec<u8>, row: &Row) {

@@ -22,7 +22,9 @@ use super::failure::Failure;
 use super::msg::Ask;
 use super::route::{Place, Router, Waiting};
 use super::scan::{Progress, Scan};
-use crate::base::limits::{SCAN_BUFFER_BYTES, SCAN_PAGE_BYTES, SCANS_PER_CORE_MAX};
+use crate::base::limits::{
+    SCAN_BUFFER_BYTES, SCAN_BYTES_PER_CORE_MAX, SCAN_PAGE_BYTES, SCANS_PER_CORE_MAX,
+};
 use crate::http::response::{Kind, Stream};
 use crate::http::status::Status;
 use crate::store::Page;
@@ -38,6 +40,8 @@ pub(super) struct ScanRun {
     progress: Progress,
     stream: Option<Stream>,
     failure: Option<Failure>,
+    /// What the core has counted this scan to hold.
+    counted: usize,
 }
 
 /// What [`Router::take_scan`] did.
@@ -88,6 +92,7 @@ impl Router {
             progress: Progress::Blocked,
             stream: None,
             failure: None,
+            counted: 0,
         })));
         self.scans += 1;
         self.advance(ticket, SCAN_BUFFER_BYTES);
@@ -96,9 +101,24 @@ impl Router {
 
     /// Forgets a scan: its connection has gone, or it is done. Pages still on their way are dropped.
     pub(crate) fn end_scan(&mut self, ticket: u64) {
-        if self.waiting.remove(ticket).is_some() {
+        if let Some(Waiting::Scan(run)) = self.waiting.remove(ticket) {
             self.scans -= 1;
+            self.scan_bytes -= run.counted;
         }
+    }
+
+    /// Keeps the sum of what all scans hold; a scan that has just grown it too far fails.
+    fn recount_scan(&mut self, ticket: u64) {
+        let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
+            return;
+        };
+        let held = run.scan.held_bytes() + run.body.len();
+        self.scan_bytes += held;
+        self.scan_bytes -= run.counted;
+        if held > run.counted && self.scan_bytes > SCAN_BYTES_PER_CORE_MAX {
+            run.failure = Some(Failure::Busy);
+        }
+        run.counted = held;
     }
 
     /// Writes rows while there is room in the body, and asks for the pages that became wanted.
@@ -134,6 +154,7 @@ impl Router {
             Err(failure) => run.failure = Some(failure),
         }
         self.advance(ticket, SCAN_BUFFER_BYTES);
+        self.recount_scan(ticket);
         if let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket)
             && run.is_ripe()
         {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Config, NodeError, Started, run};
 use crate::base::limits::{
-    HEAD_TIMEOUT, IDLE_TIMEOUT, OUTPUT_BYTES_HIGH, SHUTDOWN_GRACE, WRITE_TIMEOUT,
+    HEAD_TIMEOUT, IDLE_TIMEOUT, OUTPUT_BYTES_HIGH, READ_BYTES_GUESS, SHUTDOWN_GRACE, WRITE_TIMEOUT,
 };
 use crate::http::client::{Answers, Got};
 use crate::http::request::Method;
@@ -396,6 +396,35 @@ fn a_client_that_does_not_read_is_held_back_and_then_gets_everything_in_order() 
     }
 }
 
+/// What a client makes the node hold by asking and not reading, wherever the values lie.
+#[test]
+fn pipelined_reads_of_large_values_hold_a_bounded_amount() {
+    let value = "v".repeat(OUTPUT_BYTES_HIGH);
+    for seed in 0..4 {
+        let town = Town::new(seed, 2, 2);
+        let server = town.server();
+        let held = town.client(async |client: &mut Client| {
+            for key in ["a", "b", "c", "d"] {
+                assert_eq!(client.ask(&put(key, &value)).await, "200 OK");
+            }
+            let mut other = Client::connect(&client.rt, server, seed);
+            let all = ["a", "b", "c", "d"].map(|key| get(&format!("/get?key={key}")));
+            client.send(all.concat().repeat(32).as_bytes()).await;
+            client.rt.sleep(Duration::from_secs(1)).await;
+            let metrics = other.ask(&get("/metrics")).await;
+            let (_, held) = metrics.split_once("\"held_bytes\":").expect("a gauge");
+            let (held, _) = held.split_once(',').expect("more gauges");
+            held.parse::<usize>().expect("a number")
+        });
+        // Unsent output, and the reads that were let go before the first answer told how long they are.
+        let bound = (2 + OUTPUT_BYTES_HIGH / READ_BYTES_GUESS) * value.len();
+        assert!(
+            held > value.len() / 2 && held <= bound,
+            "SEED={seed}: {held} of {bound}"
+        );
+    }
+}
+
 #[test]
 fn a_client_that_never_reads_is_cut_at_the_write_deadline() {
     let town = Town::new(3, 1, 1);
@@ -556,6 +585,16 @@ fn clients_that_hold_back_their_body_are_told_to_go_on() {
             let refused = client.ask(huge).await;
             assert!(refused.starts_with("413 close "), "SEED={seed}: {refused}");
         });
+        for (path, status) in [("/nope", "404"), ("/scan", "405"), ("/delete", "400")] {
+            town.client(async |client: &mut Client| {
+                let head = format!(
+                    "POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+                );
+                let answer = client.ask(&head).await;
+                let instead = format!("{status} close ");
+                assert!(answer.starts_with(&instead), "SEED={seed}: {answer}");
+            });
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Turn<'a> {
     /// Names a client on this machine may give in `Host`.
     pub host_names: &'a [String],
     pub now: Instant,
+    /// The core holds too much for its clients: large values are refused.
+    pub full: bool,
     /// The node is shutting down: every answer is the last of its connection.
     pub stopping: bool,
 }

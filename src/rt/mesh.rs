@@ -103,19 +103,17 @@ impl<M: Send> Port<M> {
     }
 
     /// Appends every message that has arrived, lane by lane, each lane in the order it was sent.
-    pub fn receive(&mut self, into: &mut Vec<(usize, M)>) {
+    pub fn receive(&mut self, into: &mut impl Extend<(usize, M)>) {
         let inbox = &self.hub.inboxes[self.core];
         if inbox.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
         for from in 0..self.hub.cores {
             let mut lane = locked(&self.hub.lanes[from * self.hub.cores + self.core]);
-            let before = into.len();
+            let count = lane.len();
             into.extend(lane.drain(..).map(|message| (from, message)));
             drop(lane);
-            inbox
-                .waiting
-                .fetch_sub(into.len() - before, Ordering::SeqCst);
+            inbox.waiting.fetch_sub(count, Ordering::SeqCst);
         }
     }
 

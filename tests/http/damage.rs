@@ -151,7 +151,7 @@ fn what_we_accept_httparse_accepts_too() {
 fn a_parser_never_holds_more_than_it_was_given() {
     let head = b"POST /batch HTTP/1.1\r\nHost: h\r\nContent-Length: 67108864\r\n\r\n";
     let mut parser = Parser::default();
-    let limit = |_, _: &[u8]| 64 << 20;
+    let limit = |_: &kvstore::http::request::Request<'_>| Some(64 << 20);
     assert!(matches!(parser.next(head, &limit), Next::NeedMore { .. }));
     let piece = vec![b'x'; 40_000];
     for n in 1..100 {

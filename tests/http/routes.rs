@@ -106,7 +106,7 @@ fn bodies_too_large_and_keys_with_line_ends() {
     let too_long = "POST /batch HTTP/1.1\r\nHost: h\r\nContent-Length: 67108865\r\n\r\n";
     let expecting = too_long.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
     let chunks = format!("8000\r\n{}\r\n", "x".repeat(0x8000)).repeat(3);
-    let head = "POST /health HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked";
+    let head = "POST /delete?key=k HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked";
     let chunked = format!("{head}\r\n\r\n{chunks}");
     for (name, request) in [
         ("82: before a byte is read", too_long),

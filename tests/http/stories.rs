@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use kvstore::http::parser::{Next, Parser, Phase};
-use kvstore::http::request::{Method, Request};
+use kvstore::http::request::Request;
 
 /// One story: what comes in, in which pieces, and what the file says about it.
 pub(crate) struct Story {
@@ -112,12 +112,12 @@ fn unescaped(text: &str) -> Vec<u8> {
     out
 }
 
-pub(crate) fn body_limit(_: Method, path: &[u8]) -> usize {
-    match path {
+pub(crate) fn body_limit(head: &Request<'_>) -> Option<usize> {
+    Some(match head.path {
         b"/put" => 100,
         b"/batch" => 100_000,
         _ => 16,
-    }
+    })
 }
 
 /// What a connection holding a parser would do with these pieces, one line per event.

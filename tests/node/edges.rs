@@ -214,7 +214,7 @@ fn scans() {
         ("GET", "/scan?start=b&end=b", b"", 200, "{\"b\":\"<&>\"}\n"),
         ("GET", "/scan?start=b&end=a", b"", 200, "{}\n"),
         ("GET", "/scan?start=c&end=d", b"", 200, "{}\n"),
-        ("GET", "/scan?limit=x", b"", 400, "limit must be a whole number\n"),
+        ("GET", "/scan?limit=x", b"", 400, "limit must be a whole number above 0\n"),
     ]);
     let first = ask(&node, "GET", "/scan?limit=1", b"", "");
     assert_eq!(first.text(), "{\"a\":\"\\\"\\n\"}\n");

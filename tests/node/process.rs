@@ -19,8 +19,10 @@ pub(crate) fn scratch() -> TempDir {
 }
 
 /// The program, in `cwd` (where it looks for `.env`), without this process' settings in its environment.
+/// `KVSTORE_BIN` names another build of it, such as the release build.
 pub(crate) fn command(cwd: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvstore"));
+    let built = || env!("CARGO_BIN_EXE_kvstore").into();
+    let mut command = Command::new(std::env::var_os("KVSTORE_BIN").unwrap_or_else(built));
     command.current_dir(cwd).env_clear().stdin(Stdio::null());
     command
 }

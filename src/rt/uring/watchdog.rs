@@ -12,8 +12,9 @@
 //! A core is pinged from its start, but the process is ended only for a core that has opened its sockets:
 //! recovery may read a file map for long, and nobody waits for answers yet.
 //!
-//! Time counts only while this thread runs: after a stopped process, a suspended machine or a starved CPU the
-//! cores get their chance to answer first.
+//! Time counts only while this thread runs: after a stopped process or a suspended machine the cores get their
+//! chance to answer first. For a core that is ready to run only the CPU time it got counts: on a crowded machine
+//! it may be slow without being stuck, and an abort would make that worse.
 
 #![expect(
     clippy::disallowed_types,
@@ -35,6 +36,10 @@ const BUSY: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a parked core is pinged.
 const PARKED: Duration = Duration::from_secs(1);
+/// A core that has been silent for so long is looked at more closely.
+const SUSPICION: Duration = Duration::from_millis(200);
+/// The message of an abort gets this long to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What a core and the watchdog share.
 #[derive(Default)]
@@ -110,8 +115,10 @@ struct Patient {
     /// Beats counted when the last ping was sent.
     beats: u64,
     since_ping: Duration,
-    /// How long the oldest unanswered ping has waited.
+    /// How long the oldest unanswered ping has waited, as far as that counts.
     silent: Duration,
+    /// CPU time the core's thread had used when last looked at.
+    ran: Duration,
 }
 
 impl Patient {
@@ -132,7 +139,7 @@ impl Patient {
             serving
         };
         self.silent = if serving && !answered {
-            self.silent + passed
+            self.silent + self.counting(passed)
         } else {
             Duration::ZERO
         };
@@ -144,6 +151,32 @@ impl Patient {
         self.pulse.ping();
         self.silent >= WATCHDOG_PATIENCE
     }
+
+    /// How much of the time that has passed the core could have used to answer.
+    fn counting(&mut self, passed: Duration) -> Duration {
+        if self.silent < SUSPICION {
+            return passed;
+        }
+        let thread = self.pulse.thread.load(Ordering::Relaxed);
+        let before = self.ran;
+        let Some(ran) = running_time(thread) else {
+            return passed;
+        };
+        self.ran = ran;
+        // The first look only takes the clock's stand.
+        ran.saturating_sub(before).min(passed)
+    }
+}
+
+/// CPU time of a thread that is ready to run; `None` for one that sleeps, or where the kernel does not say.
+fn running_time(thread: i32) -> Option<Duration> {
+    let state = task_file(thread, "stat");
+    let (_, state) = state.rsplit_once(") ")?;
+    let used = task_file(thread, "schedstat");
+    let nanoseconds = used.split_whitespace().next()?.parse().ok()?;
+    state
+        .starts_with('R')
+        .then(|| Duration::from_nanos(nanoseconds))
 }
 
 /// Watches until `end` is dropped.
@@ -157,6 +190,7 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: &Receiver<()>) {
             beats: u64::MAX,
             since_ping: PARKED,
             silent: Duration::ZERO,
+            ran: Duration::ZERO,
         })
         .collect();
     let mut looked = Instant::now();
@@ -184,7 +218,19 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>, end: &Receiver<()>) {
     clippy::print_stderr,
     reason = "the last words; there is nobody left to log them"
 )]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one thread that must not wait"
+)]
 fn give_up(core: usize, thread: i32) -> ! {
+    // The words may never leave: whoever reads our standard error may have stopped, and then the write blocks.
+    let spawned = std::thread::Builder::new().spawn(|| {
+        std::thread::sleep(LAST_WORDS);
+        std::process::abort()
+    });
+    if spawned.is_err() {
+        std::process::abort();
+    }
     eprintln!(
         "error: core {core} has not answered for {} ms{}; aborting, restart recovers from the WAL",
         WATCHDOG_PATIENCE.as_millis(),
@@ -194,22 +240,24 @@ fn give_up(core: usize, thread: i32) -> ! {
 }
 
 /// What the kernel says the thread is doing: the first question of whoever reads the message.
-#[expect(clippy::disallowed_methods, reason = "files are rt's business")]
 fn whereabouts(thread: i32) -> String {
-    let read = |name: &str| {
-        std::fs::read(format!("/proc/self/task/{thread}/{name}"))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
-    };
-    let status = read("status");
+    let status = task_file(thread, "status");
     let state = status
         .lines()
         .find_map(|line| line.strip_prefix("State:"))
         .map_or("unknown", str::trim);
     format!(
         " (thread {thread}: {state}, in kernel function {:?})",
-        read("wchan")
+        task_file(thread, "wchan")
     )
+}
+
+/// What the kernel tells of a thread; empty when it does not.
+#[expect(clippy::disallowed_methods, reason = "files are rt's business")]
+fn task_file(thread: i32, name: &str) -> String {
+    std::fs::read(format!("/proc/self/task/{thread}/{name}"))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
