@@ -16,7 +16,7 @@
 
 use super::chunked::Chunked;
 use super::head::{
-    Framing, LINE_BYTES_MAX, Line, is_token, judge_overlong, parse_fields, parse_line,
+    Framing, Head, LINE_BYTES_MAX, Line, is_token, judge_overlong, parse_fields, parse_line,
 };
 use super::request::Request;
 use super::status::{Reject, Status};
@@ -131,10 +131,21 @@ impl Parser {
         };
         (self.searched, self.line_start, self.blank_taken) = (0, 0, false);
         let (head_bytes, after) = input.split_at(found.head_bytes);
-        let mut head = match parse_fields(found.line, &head_bytes[found.line_bytes..]) {
-            Ok(head) => head,
-            Err(reject) => return self.reject(reject),
-        };
+        match parse_fields(found.line, &head_bytes[found.line_bytes..]) {
+            Ok(head) => self.go_on(head, blank_bytes, head_bytes, after, judge),
+            Err(reject) => self.reject(reject),
+        }
+    }
+
+    /// Behind a good head: takes the body, asks for it, or decides to do without.
+    fn go_on<'a>(
+        &'a mut self,
+        mut head: Head<'a>,
+        blank_bytes: usize,
+        head_bytes: &'a [u8],
+        after: &'a [u8],
+        judge: JudgeHead<'_>,
+    ) -> Next<'a> {
         self.closed = !head.request.keep_alive;
         let limit = match head.framing {
             Framing::Length(0) => Some(0),
