@@ -9,8 +9,10 @@
 //! | base   |                        | yes  | words everyone shares: versions, hashes, limits, byte codecs
 //! | rt     | base                   |      | the only doorway outside: cores, clock, files, sockets; real or simulated
 //! | http   | base                   | yes  | HTTP/1.1 bytes <-> requests and responses
+//! | wire   | base                   | yes  | bytes between nodes <-> messages
 //! | store  | base rt                |      | one LSM tree, owned by one core
-//! | node   | base rt http store     |      | joins connections and stores on each core: this is the server
+//! | cluster | base wire             | yes  | replication as state machines: ring, quorums, hints, failure detection
+//! | node   | base rt http wire store cluster |  | joins connections, machines and stores on each core: this is the server
 //! | sim    | base rt http store node |     | the whole server in one thread under a seed, with faults and a checker
 //! | cli    | base rt http store node sim |  | words typed by people: flags, settings, banner
 //! ```
@@ -20,8 +22,10 @@
 
 pub mod base;
 pub mod cli;
+pub mod cluster;
 pub mod http;
 pub mod node;
 pub mod rt;
 pub mod sim;
 pub mod store;
+pub mod wire;
