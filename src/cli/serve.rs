@@ -138,6 +138,7 @@ fn config(settings: &Settings, identity: identity::Identity, listen: &[SocketAdd
         cache_bytes: settings.cache_bytes,
         listen: listen.to_vec(),
         host_names: settings.host_names.clone(),
+        cluster: None,
     }
 }
 

@@ -35,6 +35,7 @@ mod arrivals;
 mod barrier;
 mod batch;
 pub mod body;
+pub mod cluster;
 mod conn;
 mod core;
 mod failure;
@@ -60,6 +61,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::barrier::{all_open, tell_others};
+use self::cluster::Cluster;
 use self::core::Core;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
@@ -83,6 +85,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Host names clients may use besides loopback names and IP addresses (no port).
     pub host_names: Vec<String>,
+    /// The cluster this node is a member of; `None`: it is alone.
+    pub cluster: Option<Cluster>,
 }
 
 /// What start-up found on disk, summed over all cores; times are those of the slowest core.

@@ -56,6 +56,7 @@ fn config(shards: u16) -> Config {
         cache_bytes: 1 << 20,
         listen: vec![SocketAddr::new(World::ip(SERVER), PORT)],
         host_names: Vec::new(),
+        cluster: None,
     }
 }
 
