@@ -26,7 +26,8 @@ use super::turn::{Fate, Turn};
 use super::{Announce, Started};
 use crate::base::hash::Map;
 use crate::base::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_PER_CORE_MAX, READ_BUFFER_BYTES, SHUTDOWN_GRACE, SWEEP_INTERVAL,
+    ACCEPT_PAUSE, ACCEPT_WARN_INTERVAL, CONNECTIONS_PER_CORE_MAX, READ_BUFFER_BYTES,
+    SHUTDOWN_GRACE, SWEEP_INTERVAL,
 };
 use crate::base::time::Instant;
 use crate::http::response::Frame;
@@ -63,6 +64,8 @@ pub(crate) struct Core<'r> {
     sweep_at: Option<Instant>,
     /// Accepting is paused until then.
     accept_at: Option<Instant>,
+    /// Before then, a pause of accepting is not worth another line in the log.
+    accept_warn_at: Instant,
     /// Shutting down: connections that are left then are cut.
     cut_at: Option<Instant>,
     /// Cores that have nothing to ask any more; this one too once `drained`.
@@ -101,6 +104,7 @@ impl<'r> Core<'r> {
             now: rt.now(),
             sweep_at: None,
             accept_at: None,
+            accept_warn_at: rt.now(),
             cut_at: None,
             cores_drained: 0,
             drained: false,
@@ -293,16 +297,31 @@ impl<'r> Core<'r> {
             match self.net.accept() {
                 Ok(Some((token, client))) => self.admit(token, client.ip()),
                 Ok(None) => break,
-                Err(_) => {
+                Err(error) => {
                     // Out of descriptors or memory: the listener stays ready, and asking again at once would spin.
                     self.net.set_accepting(false)?;
                     self.accept_at = Some(self.rt.now() + ACCEPT_PAUSE);
+                    self.warn_of_waiting_clients(&error);
                     break;
                 }
             }
         }
         self.count_connections();
         Ok(())
+    }
+
+    /// Clients that are not accepted see nothing but silence: the operator must hear of it.
+    fn warn_of_waiting_clients(&mut self, error: &io::Error) {
+        if self.now < self.accept_warn_at {
+            return;
+        }
+        self.accept_warn_at = self.now + ACCEPT_WARN_INTERVAL;
+        (self.router.log)(&format!(
+            "core {}: clients wait, no more connections can be accepted than {}: {error}; raise the limit of \
+             open files (ulimit -n, LimitNOFILE=) or close idle connections",
+            self.rt.core(),
+            self.conns.len()
+        ));
     }
 
     fn admit(&mut self, token: Token, client: IpAddr) {
