@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
 
 use kvstore::rt::stop::Stop;
 use kvstore::rt::uring::{
@@ -161,37 +162,33 @@ fn an_impossible_cpu_or_folder_is_an_error_not_a_panic() {
 }
 
 #[test]
-fn the_first_signal_asks_and_the_second_insists() {
-    for (name, signals, code) in [
-        ("start::the_first_signal_asks_and_the_second_insists", 1, 0),
-        (
-            "start::the_first_signal_asks_and_the_second_insists",
-            2,
-            130,
-        ),
-    ] {
-        const COUNT: &str = "KVSTORE_TEST_SIGNALS";
-        if in_child(name) {
-            let count = std::env::var(COUNT).expect("the parent sets it");
-            let stop = Stop::default();
-            raise_on_signals(&stop).expect("handlers can be set");
-            signal_hook::low_level::raise(SIGTERM).expect("to ourselves");
-            while !stop.is_raised() {
-                thread::yield_now();
-            }
-            if count == "2" {
-                signal_hook::low_level::raise(SIGTERM).expect("to ourselves");
-                loop {
-                    thread::park();
-                }
-            }
-            std::process::exit(0);
+fn the_first_signal_asks_and_a_later_one_insists() {
+    const NAME: &str = "start::the_first_signal_asks_and_a_later_one_insists";
+    const PAUSE_MS: &str = "KVSTORE_TEST_PAUSE_MS";
+    if in_child(NAME) {
+        let pause = std::env::var(PAUSE_MS).expect("the parent sets it");
+        let pause = Duration::from_millis(pause.parse().expect("a number"));
+        let stop = Stop::default();
+        raise_on_signals(&stop).expect("handlers can be set");
+        signal_hook::low_level::raise(SIGTERM).expect("to ourselves");
+        while !stop.is_raised() {
+            thread::yield_now();
         }
-        let status = command(name).env(COUNT, signals.to_string()).status();
+        thread::sleep(pause);
+        signal_hook::low_level::raise(SIGTERM).expect("to ourselves");
+        thread::sleep(Duration::from_millis(500));
+        std::process::exit(0);
+    }
+    // As timeout(1) sends two, to its child and to its group; and as a person does who is tired of waiting.
+    for (pause_ms, code) in [(0, 0), (1100, 130)] {
+        let output = command(NAME).env(PAUSE_MS, pause_ms.to_string()).output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "after {pause_ms} ms");
+        let stderr = text(&output.stderr);
         assert_eq!(
-            status.expect("it runs").code(),
-            Some(code),
-            "{signals} signals"
+            stderr.contains("error: a further signal ends the node at once"),
+            code == 130,
+            "{stderr}"
         );
     }
 }
