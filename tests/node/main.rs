@@ -14,6 +14,7 @@ mod cores;
 mod crash;
 mod edges;
 mod framing;
+mod machine;
 mod process;
 mod readme;
 mod start;
