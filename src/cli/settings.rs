@@ -696,10 +696,10 @@ mod tests {
         let mut settings = Settings::defaults();
         let warnings = settings
             .apply_environment(environment(&[
-                ("KVSTORE_SIZE", "1"),
+                ("KVSTORE_MEMTABLE_SIZE", "1"),
                 ("CLUSTER_READ_QORUM", "1"),
                 ("NET_PROT", "1"),
-                ("NET_WORTH", "1"),
+                ("NET_GATEWAY", "1"),
                 ("CLUSTER_NAME", "x"),
                 ("PATH", "/bin"),
                 ("NET_PORT", ""),
@@ -709,7 +709,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "environment: unknown setting KVSTORE_SIZE (ignored)",
+                "environment: unknown setting KVSTORE_MEMTABLE_SIZE (ignored)",
                 "environment: unknown setting CLUSTER_READ_QORUM (ignored); did you mean CLUSTER_READ_QUORUM?",
                 "environment: unknown setting NET_PROT (ignored); did you mean NET_PORT?"
             ]

@@ -124,13 +124,16 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 /// An error when files in `dir` cannot be opened past the page cache. Leaves nothing behind: the file has no
 /// name. A file system that knows no nameless files is left to the proof each core makes.
 pub(super) fn probe_direct_io(dir: &Path) -> io::Result<()> {
-    let mut how = std::fs::OpenOptions::new();
-    how.read(true)
-        .write(true)
-        .custom_flags(libc::O_TMPFILE | libc::O_DIRECT);
     #[expect(clippy::disallowed_methods, reason = "files are rt's business")]
-    match how.open(dir) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(error),
+    let open = |flags| {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE | flags)
+            .open(dir)
+    };
+    match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && open(0).is_ok() => Err(error),
         _ => Ok(()),
     }
 }
