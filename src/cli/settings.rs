@@ -74,6 +74,11 @@ pub struct Setting {
     set: fn(&mut Settings, &str) -> Result<(), String>,
 }
 
+/// Longest path the kernel takes.
+const PATH_BYTES_MAX: usize = 4095;
+/// A refused value is shown up to here.
+const VALUE_CHARS_SHOWN: usize = 200;
+
 /// A value that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadValue {
@@ -350,7 +355,9 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 }
 
 fn unknown(source: &Source, name: &str) -> String {
-    match nearest(name) {
+    // Some settings have the prefix and some have not: it is easily put before the wrong one.
+    let bare = name.strip_prefix("KVSTORE_");
+    match nearest(name).or_else(|| bare.and_then(nearest)) {
         Some(row) => format!(
             "{source}: unknown setting {name} (ignored); did you mean {}?",
             row.env
@@ -373,10 +380,10 @@ fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
 }
 
 fn path(value: &str) -> Result<String, String> {
-    match value {
-        "" => Err("a path".to_string()),
-        path => Ok(path.to_string()),
+    if value.is_empty() || value.len() > PATH_BYTES_MAX {
+        return Err(format!("a path of 1 to {PATH_BYTES_MAX} bytes"));
     }
+    Ok(value.to_string())
 }
 
 fn whole<T: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<T, String> {
@@ -508,10 +515,16 @@ impl fmt::Display for Source {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.value.chars().take(VALUE_CHARS_SHOWN).collect();
+        let cut = if shown.len() < self.value.len() {
+            "…"
+        } else {
+            ""
+        };
         write!(
             f,
-            "{} ({}): {:?} is not allowed",
-            self.setting, self.source, self.value
+            "{} ({}): {shown:?}{cut} is not allowed",
+            self.setting, self.source
         )
     }
 }
@@ -697,6 +710,7 @@ mod tests {
         let warnings = settings
             .apply_environment(environment(&[
                 ("KVSTORE_MEMTABLE_SIZE", "1"),
+                ("KVSTORE_SERVICE_HOST", "1"),
                 ("CLUSTER_READ_QORUM", "1"),
                 ("NET_PROT", "1"),
                 ("NET_GATEWAY", "1"),
@@ -709,7 +723,8 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "environment: unknown setting KVSTORE_MEMTABLE_SIZE (ignored)",
+                "environment: unknown setting KVSTORE_MEMTABLE_SIZE (ignored); did you mean MEMTABLE_SIZE?",
+                "environment: unknown setting KVSTORE_SERVICE_HOST (ignored)",
                 "environment: unknown setting CLUSTER_READ_QORUM (ignored); did you mean CLUSTER_READ_QUORUM?",
                 "environment: unknown setting NET_PROT (ignored); did you mean NET_PORT?"
             ]
@@ -719,6 +734,16 @@ mod tests {
             Settings::defaults(),
             "an empty value counts as absent"
         );
+    }
+
+    #[test]
+    fn an_endless_path_is_refused_in_one_short_line() {
+        let path = "x".repeat(PATH_BYTES_MAX + 1);
+        let bad = Settings::defaults()
+            .apply(row("KVSTORE_DIR"), &path, Source::Flag("dir"))
+            .unwrap_err();
+        assert!(bad.to_string().len() < 300, "{bad}");
+        assert!(bad.to_string().contains("x\"… is not allowed"), "{bad}");
     }
 
     #[test]
