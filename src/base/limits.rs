@@ -61,6 +61,8 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Pause of accepting when the process has no descriptors left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// While it has none, the operator hears of it once in so long.
+pub const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// Deadlines of connections are looked at no more often than this.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 

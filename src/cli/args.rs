@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::StartError;
-use super::settings::{SETTINGS, Setting};
+use super::settings::{SETTINGS, Setting, nearest, truth};
 
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,18 +28,18 @@ pub fn parse(argv: &[String]) -> Result<Args, StartError> {
         .clone()
         .try_get_matches_from(rewrite(&command, argv))
         .map_err(|error| usage_error(&error))?;
+    let asked = |name: &str| match matches.get_one::<String>(name) {
+        Some(value) => truth(value).map_err(|_| no_switch_value(&format!("-{name}"))),
+        None => Ok(false),
+    };
     let mut args = Args {
-        help: matches.get_flag("help"),
-        version: matches.get_flag("version"),
+        help: asked("help")?,
+        version: asked("version")?,
         env_file: matches.get_one::<String>("env-file").cloned(),
         values: Vec::new(),
     };
     for flag in SETTINGS.iter().filter_map(|row| row.flag) {
-        if is_switch(flag) {
-            if matches.get_flag(flag) {
-                args.values.push((flag, "true".to_string()));
-            }
-        } else if let Some(value) = matches.get_one::<String>(flag) {
+        if let Some(value) = matches.get_one::<String>(flag) {
             args.values.push((flag, value.clone()));
         }
     }
@@ -73,7 +73,7 @@ pub fn help() -> String {
         ".env",
     );
     entry("-version".to_string(), "print the version and exit", "");
-    entry("-help".to_string(), "print this and exit", "");
+    entry("-help, -h".to_string(), "print this and exit", "");
     text.push_str("\nEnvironment (flag > environment > .env > default in brackets):\n");
     for Setting {
         env, help, default, ..
@@ -88,13 +88,20 @@ pub fn help() -> String {
     text
 }
 
-/// Flags without a value.
+/// Flags that need no value; one given after `=` counts, as in Go.
 fn is_switch(flag: &str) -> bool {
     flag == "insecure-no-auth"
 }
 
 fn command() -> Command {
-    let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let switch = |name: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .action(ArgAction::Set)
+    };
     let valued = |name: &'static str| Arg::new(name).long(name).num_args(1);
     Command::new("kvstore")
         .disable_help_flag(true)
@@ -112,13 +119,13 @@ fn command() -> Command {
 }
 
 /// `-name[=value]` to `--name[=value]`; a known flag is joined to its value, so that `-dir -odd` works as in
-/// Go; `-switch=false` vanishes. Everything after a bare `--` stays.
+/// Go. Everything after a bare `--` stays.
 fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
     let takes_value = |name: &str| {
         command
             .get_arguments()
             .find(|arg| arg.get_long() == Some(name))
-            .map(|arg| arg.get_action().takes_values())
+            .is_some_and(|arg| !arg.is_require_equals_set())
     };
     let mut out = vec!["kvstore".to_string()];
     let mut argv = argv.iter();
@@ -127,24 +134,27 @@ fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
             out.push(token.clone());
             break;
         }
-        let Some(name) = token.strip_prefix("--").or_else(|| token.strip_prefix('-')) else {
-            out.push(token.clone());
-            continue;
+        let name = match token.strip_prefix("--").or_else(|| token.strip_prefix('-')) {
+            Some("h") => "help",
+            Some(name) if !name.is_empty() => name,
+            // A lone dash is a word like any other, and none is expected.
+            _ => {
+                out.push(token.clone());
+                continue;
+            }
         };
         let (name, value) = match name.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (name, None),
         };
-        match (takes_value(name), value) {
-            (Some(true), None) => match argv.next() {
-                Some(value) => out.push(format!("--{name}={value}")),
-                None => out.push(format!("--{name}")),
-            },
-            (Some(false), Some("false")) => {}
-            (Some(false), Some("true")) => out.push(format!("--{name}")),
-            (_, Some(value)) => out.push(format!("--{name}={value}")),
-            (_, None) => out.push(format!("--{name}")),
-        }
+        let value = match value {
+            None if takes_value(name) => argv.next().map(String::as_str),
+            value => value,
+        };
+        out.push(match value {
+            Some(value) => format!("--{name}={value}"),
+            None => format!("--{name}"),
+        });
     }
     out.extend(argv.cloned());
     out
@@ -163,16 +173,34 @@ fn usage_error(error: &clap::Error) -> StartError {
         ErrorKind::UnknownArgument if what.starts_with('-') => format!("unknown flag {what}"),
         ErrorKind::UnknownArgument => format!("{what:?} is not a flag"),
         ErrorKind::InvalidValue => format!("{what} needs a value"),
-        ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
-            format!("{what} is a switch: {what}, {what}=true or {what}=false")
-        }
         kind => format!("{what} cannot be understood ({kind})"),
     };
-    let hint = match context(ContextKind::SuggestedArg) {
-        Some(suggestion) => format!("did you mean {suggestion}? kvstore -help lists all flags"),
-        None => "kvstore -help lists all flags".to_string(),
+    let env = nearest(&what.trim_start_matches('-').replace('-', "_"));
+    let hint = match (context(ContextKind::SuggestedArg), env) {
+        (Some(flag), _) => format!("did you mean {flag}? {ALL_FLAGS}"),
+        (
+            None,
+            Some(Setting {
+                flag: Some(flag), ..
+            }),
+        ) => {
+            format!("did you mean -{flag}? {ALL_FLAGS}")
+        }
+        (None, Some(Setting { env, .. })) => {
+            format!("{env} has no flag: set {env} in the environment or in .env")
+        }
+        (None, None) => ALL_FLAGS.to_string(),
     };
     StartError::usage(message, hint)
+}
+
+const ALL_FLAGS: &str = "kvstore -help lists all flags";
+
+fn no_switch_value(what: &str) -> StartError {
+    StartError::usage(
+        format!("{what} is a switch: {what}, {what}=true or {what}=false"),
+        ALL_FLAGS,
+    )
 }
 
 #[cfg(test)]
@@ -221,7 +249,17 @@ mod tests {
             parsed("-insecure-no-auth").unwrap().values,
             [("insecure-no-auth", "true".to_string())]
         );
-        assert!(parsed("-insecure-no-auth=false").unwrap().values.is_empty());
+        // Kept: it must win over the environment.
+        for value in ["false", "1", "T", "maybe"] {
+            assert_eq!(
+                parsed(&format!("-insecure-no-auth={value}"))
+                    .unwrap()
+                    .values,
+                [("insecure-no-auth", value.to_string())]
+            );
+        }
+        assert!(parsed("-h").unwrap().help && parsed("-help=1").unwrap().help);
+        assert!(!parsed("-version=false").unwrap().version);
         assert_eq!(
             parsed("-env-file x").unwrap().env_file.as_deref(),
             Some("x")
@@ -237,6 +275,22 @@ mod tests {
             ("serve", "\"serve\" is not a flag", "-help"),
             ("-port", "-port needs a value", "-help"),
             ("-version=maybe", "-version is a switch", "-help"),
+            ("-", "unknown flag -", "-help"),
+            (
+                "-insecure-no-auth false",
+                "\"false\" is not a flag",
+                "-help",
+            ),
+            (
+                "-memtable-size 3",
+                "unknown flag -memtable-size",
+                "set MEMTABLE_SIZE in the environment or in .env",
+            ),
+            (
+                "-net-port 1",
+                "unknown flag -net-port",
+                "did you mean -port?",
+            ),
         ] {
             let found = parsed(line).unwrap_err();
             assert!(found.error.contains(error), "{line}: {found:?}");

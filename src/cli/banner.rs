@@ -4,6 +4,7 @@
 
 use super::VERSION;
 use super::cluster::Replication;
+use super::log::escape;
 use super::settings::Settings;
 use super::units::{show_duration, show_size};
 use crate::node::Started;
@@ -27,7 +28,7 @@ pub fn starting(settings: &Settings, facts: &Facts<'_>) -> String {
     let replication = &facts.replication;
     for (name, value) in [
         ("Port:", settings.port.to_string()),
-        ("Data Directory:", settings.dir.clone()),
+        ("Data Directory:", escape(&settings.dir)),
         ("MemTable Size:", show_size(settings.memtable_bytes)),
         ("Virtual Nodes:", settings.virtual_nodes.to_string()),
         ("Replication (N):", replication.copies.to_string()),
@@ -130,6 +131,7 @@ Version:          {VERSION}
     fn a_capped_n_and_an_open_address_are_said() {
         let mut settings = Settings::defaults();
         settings.listen = vec!["0.0.0.0".parse().unwrap()];
+        settings.dir = "a\nPort: 1".to_string();
         let facts = Facts {
             replication: Replication {
                 copies: 1,
@@ -146,5 +148,6 @@ Version:          {VERSION}
             "{text}"
         );
         assert!(text.contains("\nWARNING: no access control"), "{text}");
+        assert!(text.contains("a\\nPort: 1\n"), "no line is forged: {text}");
     }
 }

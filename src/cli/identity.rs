@@ -8,16 +8,20 @@
 //! The number of shards decides which shard a key lies in, so it is fixed here for the life of the directory:
 //! a different `-shards` later is refused, a different number of cores is not (cores only own shards).
 //! A directory that holds shards but no NODE is refused: it is a wrong mount or a damaged one, and serving an
-//! empty store over it would look like loss. `NODE.bak` has the same bytes; either copy suffices.
+//! empty store over it would look like loss. `NODE.bak` has the same bytes; either copy suffices, and a bad one is
+//! written anew from the other.
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::StartError;
+use super::settings::Source;
 use crate::base::limits::SHARDS_MAX;
 use crate::rt::early;
+use crate::rt::uring::remedy;
 
 /// Newest layout of a data directory this program reads and writes.
 const FORMAT: u32 = 1;
@@ -29,6 +33,12 @@ pub struct Identity {
     pub shards: u16,
 }
 
+/// What every format's line has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Line {
     format: u32,
@@ -37,32 +47,75 @@ struct Line {
     created_ms: u64,
 }
 
-/// Reads the identity of `dir`, or creates one. `wanted`: `-shards`; `cores`: what it is when absent.
-/// Call with the directory's lock held.
+/// What [`open`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    pub identity: Identity,
+    /// The directory had none: it is new.
+    pub created: bool,
+    /// A copy was damaged or missing, and what was done about it.
+    pub warning: Option<String>,
+}
+
+/// Why one copy is of no use.
+#[derive(Debug, PartialEq, Eq)]
+enum Bad {
+    Absent,
+    Damaged(String),
+    /// Written by a later program, in this format.
+    Newer(u32),
+    Unreadable(io::ErrorKind, String),
+}
+
+/// Reads the identity of `dir`, or creates one. `wanted`: `-shards` and where it was read; `cores`: what it is when
+/// absent. Call with the directory's lock held.
 pub fn open(
     dir: &Path,
+    wanted: Option<(u16, Source)>,
+    cores: usize,
+    now_ms: u64,
+) -> Result<Found, StartError> {
+    let paths = [dir.join("NODE"), dir.join("NODE.bak")];
+    let [one, two] = paths.each_ref().map(|path| read(path));
+    let (identity, warning) = match (one, two) {
+        (Ok((one, _)), Ok((two, _))) if one != two => {
+            return Err(StartError::new(
+                format!(
+                    "{} and {} are of different nodes",
+                    paths[0].display(),
+                    paths[1].display()
+                ),
+                "one of them was copied here: remove that one",
+            ));
+        }
+        (Ok((identity, _)), Ok(_)) => (identity, None),
+        (Ok((identity, bytes)), Err(bad)) => {
+            (identity, Some(repair(&bad, &paths[1], &paths[0], &bytes)))
+        }
+        (Err(bad), Ok((identity, bytes))) => {
+            (identity, Some(repair(&bad, &paths[0], &paths[1], &bytes)))
+        }
+        (Err(Bad::Absent), Err(Bad::Absent)) => {
+            let shards = wanted.map(|(shards, _)| shards);
+            return create(dir, &paths, shards, cores, now_ms);
+        }
+        (Err(one), Err(two)) => return Err(none_is_good(&paths, &one, &two)),
+    };
+    check(dir, identity, wanted)?;
+    Ok(Found {
+        identity,
+        created: false,
+        warning,
+    })
+}
+
+fn create(
+    dir: &Path,
+    paths: &[PathBuf],
     wanted: Option<u16>,
     cores: usize,
     now_ms: u64,
-) -> Result<Identity, StartError> {
-    let paths = [dir.join("NODE"), dir.join("NODE.bak")];
-    let mut damage = None;
-    for path in &paths {
-        match early::read_small(path) {
-            Ok(None) => {}
-            Ok(Some(bytes)) => match decode(&bytes) {
-                Ok(identity) => return check(dir, identity, wanted),
-                Err(why) => damage = Some(format!("{}: {why}", path.display())),
-            },
-            Err(error) => damage = Some(format!("{}: {error}", path.display())),
-        }
-    }
-    if let Some(damage) = damage {
-        return Err(StartError::new(
-            damage,
-            "restore NODE or NODE.bak of this directory from a backup; they are written once and never change",
-        ));
-    }
+) -> Result<Found, StartError> {
     let shards_dir = dir.join("shards");
     if !early::is_empty_dir(&shards_dir).map_err(|error| unreadable(&shards_dir, &error))? {
         return Err(StartError::new(
@@ -81,30 +134,67 @@ pub fn open(
     for path in paths.iter().rev() {
         early::replace_small(path, &bytes).map_err(|error| unreadable(path, &error))?;
     }
-    Ok(identity)
+    Ok(Found {
+        identity,
+        created: true,
+        warning: None,
+    })
+}
+
+/// One copy: what it says, and its bytes.
+fn read(path: &Path) -> Result<(Identity, Vec<u8>), Bad> {
+    match early::read_small(path) {
+        Ok(Some(bytes)) => decode(&bytes).map(|identity| (identity, bytes)),
+        Ok(None) => Err(Bad::Absent),
+        Err(error) => Err(Bad::Unreadable(error.kind(), error.to_string())),
+    }
+}
+
+/// Writes the good copy over the bad one. A failure is no reason not to start: one copy suffices.
+fn repair(bad: &Bad, path: &Path, good: &Path, bytes: &[u8]) -> String {
+    let done = match early::replace_small(path, bytes) {
+        Ok(()) => "written anew".to_string(),
+        Err(error) => format!("and cannot be written anew ({error})"),
+    };
+    format!("{}: {bad}; {done} from {}", path.display(), good.display())
+}
+
+fn none_is_good(paths: &[PathBuf; 2], one: &Bad, two: &Bad) -> StartError {
+    let error = format!(
+        "{}: {one}; {}: {two}",
+        paths[0].display(),
+        paths[1].display()
+    );
+    let hint = match (one, two) {
+        (Bad::Newer(_), _) | (_, Bad::Newer(_)) => {
+            "use a newer kvstore for this directory; it is left as it is"
+        }
+        (Bad::Unreadable(kind, _), _) | (_, Bad::Unreadable(kind, _)) => remedy(*kind),
+        _ => {
+            "restore NODE or NODE.bak of this directory from a backup; they are written once and never change"
+        }
+    };
+    StartError::new(error, hint)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> StartError {
-    StartError::new(
-        format!("{}: {error}", path.display()),
-        "the data directory must be readable and writable by this user",
-    )
+    StartError::new(format!("{}: {error}", path.display()), remedy(error.kind()))
 }
 
-fn check(dir: &Path, identity: Identity, wanted: Option<u16>) -> Result<Identity, StartError> {
+fn check(dir: &Path, identity: Identity, wanted: Option<(u16, Source)>) -> Result<(), StartError> {
+    let shards = identity.shards;
     match wanted {
-        Some(wanted) if wanted != identity.shards => Err(StartError::new(
+        Some((wanted, source)) if wanted != shards => Err(StartError::new(
             format!(
-                "KVSTORE_SHARDS: {} was created with {} shards, not {wanted}",
+                "KVSTORE_SHARDS ({source}): {} was created with {shards} {}, not {wanted}",
                 dir.display(),
-                identity.shards
+                if shards == 1 { "shard" } else { "shards" }
             ),
             format!(
-                "leave -shards out or set it to {}; the number of cores may change freely",
-                identity.shards
+                "leave KVSTORE_SHARDS and -shards out, or say {shards}; the number of cores may change freely"
             ),
         )),
-        _ => Ok(identity),
+        _ => Ok(()),
     }
 }
 
@@ -122,29 +212,42 @@ fn encode(identity: Identity, created_ms: u64) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The error says what is wrong with the bytes.
-fn decode(bytes: &[u8]) -> Result<Identity, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_string())?;
-    let end = text.find('\n').ok_or("cut short")? + 1;
+fn decode(bytes: &[u8]) -> Result<Identity, Bad> {
+    let damaged = |why: &dyn fmt::Display| Bad::Damaged(why.to_string());
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged(&"not UTF-8"))?;
+    let end = text.find('\n').ok_or_else(|| damaged(&"cut short"))? + 1;
     let (line, crc) = text.split_at(end);
     if crc != format!("crc32:{:08x}\n", crc32fast::hash(line.as_bytes())) {
-        return Err("checksum does not match".to_string());
+        return Err(damaged(&"checksum does not match"));
     }
-    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    if line.format != FORMAT {
-        return Err(format!(
-            "written in format {}, this program knows format {FORMAT}",
-            line.format
-        ));
+    // Before the rest, which a later format may name otherwise.
+    let format = serde_json::from_str::<Format>(line).map_err(|error| damaged(&error))?;
+    if format.format > FORMAT {
+        return Err(Bad::Newer(format.format));
     }
+    let line: Line = serde_json::from_str(line).map_err(|error| damaged(&error))?;
     if line.shards == 0 || line.shards > SHARDS_MAX {
-        return Err(format!("{} shards are impossible", line.shards));
+        return Err(damaged(&format!("{} shards are impossible", line.shards)));
     }
-    let node_uuid = u128::from_str_radix(&line.node_uuid, 16).map_err(|error| error.to_string())?;
+    let node_uuid = u128::from_str_radix(&line.node_uuid, 16).map_err(|error| damaged(&error))?;
     Ok(Identity {
         node_uuid,
         shards: line.shards,
     })
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bad::Absent => f.write_str("missing"),
+            Bad::Damaged(why) => write!(f, "damaged: {why}"),
+            Bad::Newer(format) => write!(
+                f,
+                "written in format {format}, this program knows format {FORMAT}"
+            ),
+            Bad::Unreadable(_, why) => write!(f, "cannot be read: {why}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -154,28 +257,88 @@ mod tests {
     #[test]
     fn created_once_then_read_back_whatever_the_cores() {
         let dir = tempfile::tempdir().unwrap();
-        let made = open(dir.path(), None, 2, 7).unwrap();
-        assert_eq!(made.shards, 2);
-        assert_eq!(open(dir.path(), None, 8, 8).unwrap(), made);
-        assert_eq!(open(dir.path(), Some(2), 1, 8).unwrap(), made);
-        let refused = open(dir.path(), Some(3), 1, 8).unwrap_err();
+        let made = open(dir.path(), None, 1, 7).unwrap();
+        assert_eq!((made.identity.shards, made.created), (1, true));
+        let again = open(dir.path(), Some((1, Source::Environment)), 8, 8).unwrap();
+        assert_eq!(
+            (again.identity, again.created, again.warning),
+            (made.identity, false, None)
+        );
+        let refused = open(dir.path(), Some((3, Source::Environment)), 1, 8).unwrap_err();
         assert!(
-            refused.error.contains("created with 2 shards, not 3"),
+            refused.error.starts_with("KVSTORE_SHARDS (environment): "),
+            "{refused:?}"
+        );
+        assert!(
+            refused.error.contains("created with 1 shard, not 3"),
             "{refused:?}"
         );
     }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test damages files")]
-    fn either_copy_suffices_and_two_bad_ones_refuse() {
+    fn either_copy_suffices_and_the_other_is_repaired() {
         let dir = tempfile::tempdir().unwrap();
-        let made = open(dir.path(), Some(5), 2, 7).unwrap();
-        std::fs::write(dir.path().join("NODE"), b"").unwrap();
-        assert_eq!(open(dir.path(), None, 2, 7).unwrap(), made);
-        std::fs::remove_file(dir.path().join("NODE")).unwrap();
-        assert_eq!(open(dir.path(), None, 2, 7).unwrap(), made);
-        std::fs::write(dir.path().join("NODE.bak"), b"{}\n").unwrap();
-        assert!(open(dir.path(), None, 2, 7).is_err());
+        let made = open(dir.path(), Some((5, Source::Default)), 2, 7).unwrap();
+        let copies = ["NODE", "NODE.bak"].map(|name| dir.path().join(name));
+        let bytes = std::fs::read(&copies[0]).unwrap();
+        let damages: [fn(&Path); 2] = [
+            |path| std::fs::write(path, b"").unwrap(),
+            |path| std::fs::remove_file(path).unwrap(),
+        ];
+        for copy in &copies {
+            for damage in damages {
+                damage(copy);
+                let found = open(dir.path(), None, 2, 7).unwrap();
+                assert_eq!(found.identity, made.identity);
+                let warning = found.warning.expect("somebody must hear of it");
+                assert!(
+                    warning.starts_with(&format!("{}: ", copy.display())),
+                    "{warning}"
+                );
+                assert_eq!(std::fs::read(copy).unwrap(), bytes, "{warning}");
+                assert_eq!(open(dir.path(), None, 2, 7).unwrap().warning, None);
+            }
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test damages files")]
+    fn two_bad_copies_are_both_named_and_the_hint_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let copies = ["NODE", "NODE.bak"].map(|name| dir.path().join(name));
+        let sealed = |line: &str| format!("{line}crc32:{:08x}\n", crc32fast::hash(line.as_bytes()));
+        let newer = sealed("{\"format\":2,\"name\":\"x\"}\n");
+        for (one, two, error, hint) in [
+            ("{}\n", "", "checksum does not match", "from a backup"),
+            (&newer, &newer, "written in format 2", "a newer kvstore"),
+        ] {
+            for (path, text) in copies.iter().zip([one, two]) {
+                std::fs::write(path, text).unwrap();
+            }
+            let refused = open(dir.path(), None, 2, 7).unwrap_err();
+            for path in &copies {
+                let named = format!("{}: ", path.display());
+                assert!(refused.error.contains(&named), "{refused:?}");
+            }
+            assert!(refused.error.contains(error), "{refused:?}");
+            assert!(refused.hint.contains(hint), "{refused:?}");
+            assert_eq!(std::fs::read(&copies[0]).unwrap(), one.as_bytes());
+        }
+        let other = |node_uuid| {
+            encode(
+                Identity {
+                    node_uuid,
+                    shards: 2,
+                },
+                7,
+            )
+        };
+        for (path, node_uuid) in copies.iter().zip([1, 2]) {
+            std::fs::write(path, other(node_uuid)).unwrap();
+        }
+        let refused = open(dir.path(), None, 2, 7).unwrap_err();
+        assert!(refused.error.contains("different nodes"), "{refused:?}");
     }
 
     #[test]

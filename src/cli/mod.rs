@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Exit codes: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
-//! while serving.
+//! while serving, 130 a second signal, 134 (SIGABRT) a bug or a core that does not answer.
 
 pub mod args;
 pub mod banner;
@@ -127,7 +127,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 fn gather(args: &args::Args) -> Result<(Settings, Vec<String>), StartError> {
     let mut settings = Settings::defaults();
     let path = args.env_file.as_deref().unwrap_or(".env");
-    let warnings = match early::read_small(Path::new(path)) {
+    let mut warnings = match early::read_small(Path::new(path)) {
         Ok(Some(bytes)) => {
             let text = String::from_utf8(bytes).map_err(|_| {
                 StartError::new(
@@ -145,9 +145,9 @@ fn gather(args: &args::Args) -> Result<(Settings, Vec<String>), StartError> {
         }
         Ok(None) if args.env_file.is_none() => Vec::new(),
         Ok(None) => {
-            return Err(StartError::new(
-                format!("{path} does not exist"),
-                "-env-file names a file of NAME=value lines",
+            return Err(StartError::usage(
+                format!("-env-file {path:?} does not exist"),
+                "-env-file names a file of NAME=value lines (/dev/null for none)",
             ));
         }
         Err(error) => {
@@ -157,11 +157,10 @@ fn gather(args: &args::Args) -> Result<(Settings, Vec<String>), StartError> {
             ));
         }
     };
-    settings
-        .apply_environment(|name| {
-            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        })
+    let of_environment = settings
+        .apply_environment(std::env::vars_os())
         .map_err(refused)?;
+    warnings.extend(of_environment);
     for (flag, value) in &args.values {
         let row = SETTINGS
             .iter()

@@ -7,6 +7,7 @@
 //!
 //! What can fail is tried before anything is written: a node that cannot start leaves the directory as it was.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use super::cluster::{self, Replication};
 use super::log::Log;
 use super::settings::Settings;
-use super::{StartError, banner, identity};
+use super::{StartError, VERSION, banner, identity};
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
@@ -27,6 +28,13 @@ const EXIT_NO_IO_URING: u8 = 78;
 /// Exit code of a node whose disk or sockets failed while serving (EX_IOERR).
 const EXIT_IO: u8 = 74;
 
+/// Fewer open files than this are soon used up by clients and tables.
+const DESCRIPTORS_FEW: u64 = 1024;
+/// What the log of one shard takes once it is written to: segments of 4, 16 and 64 MiB, allocated in advance.
+const SHARD_BYTES_SOON: u64 = 84 << 20;
+/// File systems that are memory.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
 /// Serves until asked to stop.
 pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, StartError> {
     let replication = cluster::judge(settings)?;
@@ -37,6 +45,7 @@ pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, Start
         .iter()
         .map(|&address| SocketAddr::new(address, settings.port))
         .collect();
+    let descriptors = uring::check_descriptors(cpus.len())?;
     // Both holds end with the process.
     let port = uring::claim_port(&wanted)?;
     let dir = Path::new(&settings.dir);
@@ -44,12 +53,12 @@ pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, Start
 
     let (sink, writer) = log::start(&dir.join("node.log")).map_err(|error| {
         StartError::new(
-            format!("cannot write {}/node.log: {error}", settings.dir),
-            "check owner, mode, mount and free space, or choose another -dir",
+            format!("cannot keep {}/node.log: {error}", settings.dir),
+            uring::remedy(error.kind()),
         )
     })?;
     let log = Log::new(sink);
-    for warning in warnings {
+    for warning in warnings.iter().chain(&odd_places(dir, descriptors)) {
         log.warn(warning);
     }
     let served = run(settings, replication, &cpus, port.addrs(), &log);
@@ -59,6 +68,39 @@ pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, Start
     }
     writer.finish();
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// What an operator had better know of the machine before it serves.
+fn odd_places(dir: &Path, descriptors: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let file_system = uring::file_system(dir);
+    if IN_MEMORY.contains(&file_system.as_str()) {
+        warnings.push(format!(
+            "{} is in memory ({file_system}): nothing in it survives a reboot",
+            dir.display()
+        ));
+    }
+    if descriptors < DESCRIPTORS_FEW {
+        warnings.push(format!(
+            "only {descriptors} files may be open, clients' connections included: raise the hard limit (ulimit -Hn, \
+             LimitNOFILE=)"
+        ));
+    }
+    warnings
+}
+
+/// A warning when a new directory will not have the room its shards soon take.
+fn too_little_room(dir: &Path, shards: u16, free: u64) -> Option<String> {
+    let soon = u64::from(shards) * SHARD_BYTES_SOON;
+    (free < soon).then(|| {
+        format!(
+            "{} has {} MiB free, and the logs of {shards} shards soon take {} MiB, before any table; fewer -shards \
+             of a new directory take less",
+            dir.display(),
+            free >> 20,
+            soon >> 20
+        )
+    })
 }
 
 /// The CPUs that serve, out of those this process may run on.
@@ -85,7 +127,24 @@ fn run(
     log: &Log,
 ) -> Result<(), StartError> {
     let dir = Path::new(&settings.dir);
-    let identity = identity::open(dir, settings.shards, cpus.len(), log.wall_ms())?;
+    let wanted = settings
+        .shards
+        .map(|shards| (shards, settings.source("KVSTORE_SHARDS")));
+    let found = identity::open(dir, wanted, cpus.len(), log.wall_ms())?;
+    let identity = found.identity;
+    // A disk that does not tell is no reason to worry anybody.
+    let free = uring::free_bytes(dir).unwrap_or(u64::MAX);
+    let room = too_little_room(dir, identity.shards, free).filter(|_| found.created);
+    for warning in found.warning.iter().chain(&room) {
+        log.warn(warning);
+    }
+    log.info(&format!(
+        "kvstore {VERSION} starts: pid {}, directory {}, shards {}, cores {}",
+        std::process::id(),
+        settings.dir,
+        identity.shards,
+        cpus.len()
+    ));
     let listen_text: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
     log.plain(banner::starting(
         settings,
@@ -162,10 +221,10 @@ impl From<uring::StartError> for StartError {
 /// Why a node that had its cores came down.
 fn explain(core: usize, error: &NodeError) -> StartError {
     let (exit, error, hint) = match error {
-        NodeError::Open { shard, why } => (
+        NodeError::Open { shard, why, kind } => (
             1,
             format!("shard {shard} cannot be opened: {why}"),
-            "the files are left as they are; restore this directory from a backup, or name another -dir",
+            open_hint(*kind),
         ),
         NodeError::Listen(why) => (
             1,
@@ -191,6 +250,18 @@ fn explain(core: usize, error: &NodeError) -> StartError {
     }
 }
 
+/// A backup helps damaged bytes alone; whoever restores one over a disk that was merely full loses what came since.
+fn open_hint(kind: Option<io::ErrorKind>) -> &'static str {
+    use io::ErrorKind as Kind;
+    match kind {
+        // A file that is missing or cut short is damage, whoever notices.
+        None | Some(Kind::NotFound | Kind::UnexpectedEof | Kind::InvalidData) => {
+            "the files are left as they are; restore this directory from a backup, or name another -dir"
+        }
+        Some(kind) => uring::remedy(kind),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +275,38 @@ mod tests {
         settings.cores = Some(3);
         let error = choose_cpus(&settings, vec![1, 3]).unwrap_err();
         assert!(error.error.contains("KVSTORE_CORES"), "{error:?}");
+    }
+
+    #[test]
+    fn a_backup_is_spoken_of_only_when_bytes_are_damaged() {
+        use io::ErrorKind as Kind;
+        for kind in [None, Some(Kind::NotFound), Some(Kind::UnexpectedEof)] {
+            assert!(open_hint(kind).contains("backup"), "{kind:?}");
+        }
+        for (errno, wanted) in [
+            (28, "make room"),
+            (122, "make room"),
+            (13, "chown"),
+            (30, "mount it writable"),
+            (27, "ulimit -f"),
+            (12, "memory"),
+            (11, "ulimit -u"),
+            (24, "ulimit -n"),
+            (5, "kernel log"),
+        ] {
+            let kind = io::Error::from_raw_os_error(errno).kind();
+            let hint = open_hint(Some(kind));
+            assert!(hint.contains(wanted), "{errno}: {hint}");
+            assert!(!hint.contains("backup"), "{errno}: {hint}");
+        }
+    }
+
+    #[test]
+    fn room_is_doubted_only_when_it_is_short() {
+        let dir = Path::new("d");
+        assert_eq!(too_little_room(dir, 2, 168 << 20), None);
+        let warning = too_little_room(dir, 2, (168 << 20) - 1).expect("it is short");
+        assert!(warning.contains("167 MiB free") && warning.contains("168 MiB"));
     }
 
     #[test]

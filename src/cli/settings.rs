@@ -9,6 +9,7 @@
 //! What needs two settings to judge (a quorum above the number of replicas) is in [`super::cluster`].
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -72,6 +73,11 @@ pub struct Setting {
     /// Checks and stores; the error is what would have been allowed.
     set: fn(&mut Settings, &str) -> Result<(), String>,
 }
+
+/// Longest path the kernel takes.
+const PATH_BYTES_MAX: usize = 4095;
+/// A refused value is shown up to here.
+const VALUE_CHARS_SHOWN: usize = 200;
 
 /// A value that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,14 +172,19 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         default: "240h",
         help: "age at which a deletion may be forgotten",
-        set: |s, v| put(&mut s.gc_grace, duration(v, 0, 100 * 365 * 24 * 3_600_000)),
+        set: |s, v| {
+            put(
+                &mut s.gc_grace,
+                duration(v, 0, 100 * 365 * 24 * 3_600_000, "240h"),
+            )
+        },
     },
     Setting {
         env: "WAL_COMMIT_INTERVAL",
         flag: None,
         default: "5ms",
         help: "longest a write waits for company before the log is synced; a sync starts sooner when the disk is idle",
-        set: |s, v| put(&mut s.wal_commit_interval, duration(v, 0, 1000)),
+        set: |s, v| put(&mut s.wal_commit_interval, duration(v, 0, 1000, "5ms")),
     },
     Setting {
         env: "WAL_MAX_BATCH_SIZE",
@@ -215,7 +226,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         default: "2s",
         help: "longest wait for another node; no effect on a cluster of one",
-        set: |s, v| put(&mut s.network_timeout, duration(v, 1, 600_000)),
+        set: |s, v| put(&mut s.network_timeout, duration(v, 1, 600_000, "2s")),
     },
     Setting {
         env: "BATCH_CONCURRENCY",
@@ -289,29 +300,40 @@ impl Settings {
             };
             match SETTINGS.iter().find(|row| row.env == assignment.key) {
                 Some(row) => self.apply(row, &assignment.value, source)?,
-                None => warnings.push(match nearest(&assignment.key) {
-                    Some(name) => format!(
-                        "{source}: unknown setting {} (ignored); did you mean {name}?",
-                        assignment.key
-                    ),
-                    None => format!("{source}: unknown setting {} (ignored)", assignment.key),
-                }),
+                None => warnings.push(unknown(&source, &assignment.key)),
             }
         }
         Ok(warnings)
     }
 
-    /// Sets what the process environment holds. `lookup` is `std::env::var` or a test's table.
+    /// Sets what the process environment holds, given whole. Returns a warning for each name that looks like a
+    /// setting and is none. An empty value counts as absent: scripts and containers cannot always leave it out.
     pub fn apply_environment(
         &mut self,
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<(), BadValue> {
-        for row in SETTINGS {
-            if let Some(value) = lookup(row.env) {
-                self.apply(row, env_file::plain_value(&value), Source::Environment)?;
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Vec<String>, BadValue> {
+        let mut warnings = Vec::new();
+        for (name, value) in variables {
+            // Names of ours are ASCII; what cannot be read is somebody else's.
+            let Some(name) = name.to_str() else { continue };
+            let Some(row) = SETTINGS.iter().find(|row| row.env == name) else {
+                if is_misspelt(name) {
+                    warnings.push(unknown(&Source::Environment, name));
+                }
+                continue;
+            };
+            let value = value.into_string().map_err(|value| BadValue {
+                setting: row.env,
+                source: Source::Environment,
+                value: value.to_string_lossy().into_owned(),
+                allowed: "valid UTF-8".to_string(),
+            })?;
+            match env_file::plain_value(&value) {
+                "" => {}
+                value => self.apply(row, value, Source::Environment)?,
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// Where the value of `env` came from.
@@ -321,14 +343,34 @@ impl Settings {
     }
 }
 
-/// The setting whose name is most like `name`, if one is alike at all.
-fn nearest(name: &str) -> Option<&'static str> {
+/// The setting whose name is most like `name`, if one is alike at all. Case does not count.
+pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
+    let name = name.to_ascii_uppercase();
     SETTINGS
         .iter()
-        .map(|row| (strsim::damerau_levenshtein(row.env, name), row.env))
-        .min()
-        .filter(|(distance, env)| *distance * 3 <= env.len())
-        .map(|(_, env)| env)
+        .map(|row| (strsim::damerau_levenshtein(row.env, &name), row))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, row)| *distance * 3 <= row.env.len())
+        .map(|(_, row)| row)
+}
+
+fn unknown(source: &Source, name: &str) -> String {
+    // Some settings have the prefix and some have not: it is easily put before the wrong one.
+    let bare = name.strip_prefix("KVSTORE_");
+    match nearest(name).or_else(|| bare.and_then(nearest)) {
+        Some(row) => format!(
+            "{source}: unknown setting {name} (ignored); did you mean {}?",
+            row.env
+        ),
+        None => format!("{source}: unknown setting {name} (ignored)"),
+    }
+}
+
+/// Is this variable of the environment meant for us, although no setting is called so? The environment is full
+/// of other programs' names: `KVSTORE_` is ours, the other two prefixes only when the rest fits too.
+fn is_misspelt(name: &str) -> bool {
+    name.starts_with("KVSTORE_")
+        || (name.starts_with("CLUSTER_") || name.starts_with("NET_")) && nearest(name).is_some()
 }
 
 /// Stores a good value; a bad one leaves the old in place.
@@ -338,16 +380,17 @@ fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
 }
 
 fn path(value: &str) -> Result<String, String> {
-    match value {
-        "" => Err("a path".to_string()),
-        path => Ok(path.to_string()),
+    if value.is_empty() || value.len() > PATH_BYTES_MAX {
+        return Err(format!("a path of 1 to {PATH_BYTES_MAX} bytes"));
     }
+    Ok(value.to_string())
 }
 
 fn whole<T: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<T, String> {
-    value
-        .parse::<u64>()
-        .ok()
+    // Digits alone: Rust's own parser takes "+1".
+    Some(value)
+        .filter(|value| value.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|value| value.parse::<u64>().ok())
         .filter(|n| range.contains(n))
         .and_then(|n| T::try_from(n).ok())
         .ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
@@ -365,23 +408,24 @@ fn size(value: &str, min: u64, max: u64) -> Result<u64, String> {
         })
 }
 
-fn duration(value: &str, min_ms: u64, max_ms: u64) -> Result<Duration, String> {
+fn duration(value: &str, min_ms: u64, max_ms: u64, example: &str) -> Result<Duration, String> {
     let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
     parse_duration(value)
         .filter(|duration| (min..=max).contains(duration))
         .ok_or_else(|| {
             format!(
-                "a duration from {} to {}, such as 5ms or 1m30s",
+                "a duration from {} to {}, such as {example}",
                 show_duration(min),
                 show_duration(max)
             )
         })
 }
 
-fn truth(value: &str) -> Result<bool, String> {
+/// The words Go takes for a bool.
+pub(super) fn truth(value: &str) -> Result<bool, String> {
     match value {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("true or false".to_string()),
     }
 }
@@ -397,14 +441,25 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
 fn peers(value: &str) -> Result<Vec<String>, String> {
     list(value)
         .map(|peer| match peer.rsplit_once(':') {
-            Some((host, port))
-                if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
-            {
+            Some((host, port)) if is_host(host) && whole::<u16>(port, 1..=65535).is_ok() => {
                 Ok(peer.to_string())
             }
-            _ => Err("host:port entries separated by commas".to_string()),
+            _ => Err("host:port entries separated by commas, without http://".to_string()),
         })
         .collect()
+}
+
+/// A host name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    !name.is_empty() && name.bytes().all(clean)
 }
 
 fn addresses(value: &str) -> Result<Vec<IpAddr>, String> {
@@ -438,8 +493,7 @@ fn addresses(value: &str) -> Result<Vec<IpAddr>, String> {
 fn host_names(value: &str) -> Result<Vec<String>, String> {
     list(value)
         .map(|name| {
-            let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            if name.bytes().all(clean) {
+            if is_host_name(name) {
                 Ok(name.to_ascii_lowercase())
             } else {
                 Err("host names separated by commas, without a port".to_string())
@@ -461,10 +515,16 @@ impl fmt::Display for Source {
 
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.value.chars().take(VALUE_CHARS_SHOWN).collect();
+        let cut = if shown.len() < self.value.len() {
+            "…"
+        } else {
+            ""
+        };
         write!(
             f,
-            "{} ({}): {:?} is not allowed",
-            self.setting, self.source, self.value
+            "{} ({}): {shown:?}{cut} is not allowed",
+            self.setting, self.source
         )
     }
 }
@@ -475,6 +535,11 @@ mod tests {
 
     fn row(env: &str) -> &'static Setting {
         SETTINGS.iter().find(|row| row.env == env).unwrap()
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        let own = |&(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
+        pairs.iter().map(own).collect::<Vec<_>>().into_iter()
     }
 
     #[test]
@@ -521,7 +586,7 @@ mod tests {
         assert!(settings.apply_file(".env", &file).unwrap().is_empty());
         assert_eq!(settings.port, 1001);
         settings
-            .apply_environment(|name| (name == "NET_PORT").then(|| "1002   # inline".to_string()))
+            .apply_environment(environment(&[("NET_PORT", "1002   # inline")]))
             .unwrap();
         assert_eq!(
             (settings.port, settings.source("NET_PORT")),
@@ -554,8 +619,22 @@ mod tests {
     #[test]
     fn every_setting_refuses_something() {
         for (env, values) in [
-            ("NET_PORT", &["0", "65536", "-1", "x", ""][..]),
-            ("KVSTORE_PEERS", &["localhost", "a:b", ":1", "a:0"]),
+            ("NET_PORT", &["0", "65536", "-1", "+1", "x", ""][..]),
+            (
+                "KVSTORE_PEERS",
+                &[
+                    "localhost",
+                    "a:b",
+                    ":1",
+                    "a:0",
+                    "a:+1",
+                    "http://localhost:1",
+                    "a:1 b:2",
+                    "a:1;b:2",
+                    "::1:80",
+                    "[::z]:80",
+                ],
+            ),
             ("KVSTORE_DIR", &[""]),
             (
                 "NET_LISTEN",
@@ -602,6 +681,7 @@ mod tests {
                 .apply(row(env), value, Source::Environment)
                 .unwrap()
         };
+        set("KVSTORE_PEERS", "db_1.a-b:1,10.0.0.1:2,[::1]:3");
         set("KVSTORE_PEERS", " localhost:8082 , localhost:8083,");
         set("NET_LISTEN", "localhost, 127.0.0.1,[::]");
         set("NET_HOST_NAMES", "Node1.Local");
@@ -612,14 +692,86 @@ mod tests {
 
     #[test]
     fn an_unknown_name_in_the_file_is_a_warning_with_the_nearest_name() {
-        let file = env_file::parse("MEMTABLE_SIZ=1\nHOME_PAGE=x\n").unwrap();
+        let file = env_file::parse("MEMTABLE_SIZ=1\nHOME_PAGE=x\nmax_l0_files=2\n").unwrap();
         let warnings = Settings::defaults().apply_file(".env", &file).unwrap();
         assert_eq!(
             warnings,
             [
                 ".env:1: unknown setting MEMTABLE_SIZ (ignored); did you mean MEMTABLE_SIZE?",
-                ".env:2: unknown setting HOME_PAGE (ignored)"
+                ".env:2: unknown setting HOME_PAGE (ignored)",
+                ".env:3: unknown setting max_l0_files (ignored); did you mean MAX_L0_FILES?"
             ]
         );
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_environment_is_a_warning_when_it_is_meant_for_us() {
+        let mut settings = Settings::defaults();
+        let warnings = settings
+            .apply_environment(environment(&[
+                ("KVSTORE_MEMTABLE_SIZE", "1"),
+                ("KVSTORE_SERVICE_HOST", "1"),
+                ("CLUSTER_READ_QORUM", "1"),
+                ("NET_PROT", "1"),
+                ("NET_GATEWAY", "1"),
+                ("CLUSTER_NAME", "x"),
+                ("PATH", "/bin"),
+                ("NET_PORT", ""),
+                ("NET_HOST_NAMES", "  # none"),
+            ]))
+            .unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "environment: unknown setting KVSTORE_MEMTABLE_SIZE (ignored); did you mean MEMTABLE_SIZE?",
+                "environment: unknown setting KVSTORE_SERVICE_HOST (ignored)",
+                "environment: unknown setting CLUSTER_READ_QORUM (ignored); did you mean CLUSTER_READ_QUORUM?",
+                "environment: unknown setting NET_PROT (ignored); did you mean NET_PORT?"
+            ]
+        );
+        assert_eq!(
+            settings,
+            Settings::defaults(),
+            "an empty value counts as absent"
+        );
+    }
+
+    #[test]
+    fn an_endless_path_is_refused_in_one_short_line() {
+        let path = "x".repeat(PATH_BYTES_MAX + 1);
+        let bad = Settings::defaults()
+            .apply(row("KVSTORE_DIR"), &path, Source::Flag("dir"))
+            .unwrap_err();
+        assert!(bad.to_string().len() < 300, "{bad}");
+        assert!(bad.to_string().contains("x\"… is not allowed"), "{bad}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_by_name() {
+        use std::os::unix::ffi::OsStringExt;
+        let value = OsString::from_vec(b"./d\xff".to_vec());
+        let bad = Settings::defaults()
+            .apply_environment([("KVSTORE_DIR".into(), value)].into_iter())
+            .unwrap_err();
+        assert_eq!(
+            (bad.setting, bad.allowed.as_str()),
+            ("KVSTORE_DIR", "valid UTF-8")
+        );
+    }
+
+    #[test]
+    fn examples_are_allowed_values() {
+        for row in SETTINGS {
+            let bad = Settings::defaults().apply(row, "\u{0}", Source::Default);
+            let example = bad.err().and_then(|bad| {
+                bad.allowed
+                    .split_once(", such as ")
+                    .map(|it| it.1.to_string())
+            });
+            for example in example.iter().flat_map(|it| it.split(" or ")) {
+                let applied = Settings::defaults().apply(row, example, Source::Default);
+                assert_eq!(applied, Ok(()), "{}: {example}", row.env);
+            }
+        }
     }
 }

@@ -26,8 +26,8 @@ use super::turn::{Fate, Turn};
 use super::{Announce, Started};
 use crate::base::hash::Map;
 use crate::base::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_PER_CORE_MAX, HELD_BYTES_FREE, HELD_BYTES_PER_CORE_MAX,
-    READ_BUFFER_BYTES, SHUTDOWN_GRACE, SWEEP_INTERVAL, TURN_BUDGET,
+    ACCEPT_PAUSE, ACCEPT_WARN_INTERVAL, CONNECTIONS_PER_CORE_MAX, HELD_BYTES_FREE,
+    HELD_BYTES_PER_CORE_MAX, READ_BUFFER_BYTES, SHUTDOWN_GRACE, SWEEP_INTERVAL, TURN_BUDGET,
 };
 use crate::base::time::Instant;
 use crate::http::response::Frame;
@@ -69,6 +69,8 @@ pub(crate) struct Core<'r> {
     sweep_at: Option<Instant>,
     /// Accepting is paused until then.
     accept_at: Option<Instant>,
+    /// Before then, a pause of accepting is not worth another line in the log.
+    accept_warn_at: Instant,
     /// Shutting down: connections that are left then are cut.
     cut_at: Option<Instant>,
     /// Cores that have nothing to ask any more; this one too once `drained`.
@@ -108,6 +110,7 @@ impl<'r> Core<'r> {
             now: rt.now(),
             sweep_at: None,
             accept_at: None,
+            accept_warn_at: rt.now(),
             cut_at: None,
             cores_drained: 0,
             drained: false,
@@ -344,15 +347,30 @@ impl<'r> Core<'r> {
             match self.net.accept() {
                 Ok(Some((token, client))) => self.admit(token, client.ip()),
                 Ok(None) => break,
-                Err(_) => {
+                Err(error) => {
                     // Out of descriptors or memory: the listener stays ready, and asking again at once would spin.
                     self.net.set_accepting(false)?;
                     self.accept_at = Some(self.rt.now() + ACCEPT_PAUSE);
+                    self.warn_of_waiting_clients(&error);
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Clients that are not accepted see nothing but silence: the operator must hear of it.
+    fn warn_of_waiting_clients(&mut self, error: &io::Error) {
+        if self.now < self.accept_warn_at {
+            return;
+        }
+        self.accept_warn_at = self.now + ACCEPT_WARN_INTERVAL;
+        (self.router.log)(&format!(
+            "core {}: clients wait, no more connections can be accepted than {}: {error}; raise the limit of \
+             open files (ulimit -n, LimitNOFILE=) or close idle connections",
+            self.rt.core(),
+            self.conns.len()
+        ));
     }
 
     fn admit(&mut self, token: Token, client: IpAddr) {

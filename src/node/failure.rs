@@ -171,7 +171,7 @@ impl Refusal {
             Refusal::ForeignHost => (
                 Status::MisdirectedRequest,
                 "foreign_host",
-                "this Host is not a name of this node; use localhost, an IP address or a configured name"
+                "this Host is not a name of this node; use localhost, an IP address or a name it was started with (-host-names)"
                     .into(),
             ),
             Refusal::Store(failure) => {

@@ -101,8 +101,13 @@ pub struct Started {
 /// Why a core stopped serving. The process ends; the others were asked to stop through `Rt::stop`.
 #[derive(Debug)]
 pub enum NodeError {
-    /// A shard does not open; the text names file and offset. Exit 1: an operator must look.
-    Open { shard: u16, why: String },
+    /// A shard does not open; the text names file and offset, the kind what the system answered, if it was not
+    /// the bytes. Exit 1: an operator must look.
+    Open {
+        shard: u16,
+        why: String,
+        kind: Option<io::ErrorKind>,
+    },
     /// The addresses cannot be listened on. Exit 1.
     Listen(io::Error),
     /// The sockets of a core cannot be waited for any more. Exit 74.
@@ -181,6 +186,7 @@ async fn open_shards(
                 .map_err(|error| NodeError::Open {
                     shard,
                     why: error.0,
+                    kind: error.1,
                 })?;
         if opened.torn_tail {
             (router.log)(&format!(

@@ -10,18 +10,29 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file this large is not a settings or identity file.
 const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The whole file, `None` when there is none. Larger than a MiB: `InvalidData`.
+/// The whole file, `None` when there is none. Larger than a MiB: `InvalidData`. A pipe, which would make a start
+/// wait for somebody to write, is `InvalidInput`; /dev/null is an empty file.
 pub fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs::File::open(path) {
+    let mut how = fs::OpenOptions::new();
+    how.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = match how.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let kind = file.metadata()?.file_type();
+    if kind.is_fifo() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a pipe, not a file",
+        ));
+    }
     let mut bytes = Vec::new();
     file.take(SMALL_FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;

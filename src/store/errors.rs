@@ -1,6 +1,8 @@
 //! What the errors of the parts become at the public face: one line that names the file.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use super::table::TableError;
 use super::unreadable::Unreadable;
@@ -20,7 +22,11 @@ impl fmt::Display for ReadError {
 
 impl From<TableError> for OpenError {
     fn from(error: TableError) -> OpenError {
-        OpenError(error.to_string())
+        let kind = match &error {
+            TableError::Io(error) => Some(error.kind()),
+            TableError::Corrupt { .. } => None,
+        };
+        OpenError(error.to_string(), kind)
     }
 }
 
@@ -32,6 +38,17 @@ impl From<TableError> for ReadError {
 
 impl From<Unreadable> for OpenError {
     fn from(error: Unreadable) -> OpenError {
-        OpenError(error.to_string())
+        let kind = match &error {
+            Unreadable::Io { error, .. } => Some(error.kind()),
+            Unreadable::Corrupt { .. } => None,
+        };
+        OpenError(error.to_string(), kind)
+    }
+}
+
+impl OpenError {
+    /// For `map_err`: an I/O error at `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+        move |error| OpenError(format!("{}: {error}", path.display()), Some(error.kind()))
     }
 }

@@ -145,9 +145,10 @@ pub struct Opened {
     pub max_version: Version,
 }
 
-/// Why a shard does not open. The text names file and offset; the node refuses to start.
+/// Why a shard does not open. The text names file and offset; the node refuses to start. With a kind: what the
+/// system answered, and the bytes may be fine. Without: they are damaged.
 #[derive(Debug)]
-pub struct OpenError(pub String);
+pub struct OpenError(pub String, pub Option<io::ErrorKind>);
 
 /// A block that is not in memory is needed: ask `get_from_disk` in a task.
 pub struct Miss {

@@ -43,7 +43,7 @@ impl Store {
         for sub in ["wal", "sst"] {
             rt.create_dir(&dir.join(sub))
                 .await
-                .map_err(|error| OpenError(format!("{}: {error}", dir.display())))?;
+                .map_err(OpenError::io(&dir))?;
         }
         let (manifest, recovered) = Manifest::open(rt, &dir, owner).await?;
         let largest_on_disk = largest_table_id(rt, &dir).await?;
@@ -70,7 +70,7 @@ impl Store {
         let (resume, log) = (replayed.resume, shared.log());
         let wal = Wal::open(rt.clone(), wal_dir.clone(), owner, policy, resume, log)
             .await
-            .map_err(|error| OpenError(format!("{}: {error}", wal_dir.display())))?;
+            .map_err(OpenError::io(&wal_dir))?;
         let store = Rc::new(Store {
             rt: rt.clone(),
             dir,
@@ -185,7 +185,10 @@ async fn open_tables(
 
 /// A manifest that passed its checksums and still describes no tree was written by a bug or a forger.
 fn check_shape(dir: &Path, levels: &[Vec<TableMeta>]) -> Result<(), OpenError> {
-    let refuse = |why: String| Err(OpenError(format!("{}: manifest: {why}", dir.display())));
+    let refuse = |why: String| {
+        let text = format!("{}: manifest: {why}", dir.display());
+        Err(OpenError(text, None))
+    };
     for (level, metas) in levels.iter().enumerate() {
         if level >= LEVELS && !metas.is_empty() {
             return refuse(format!("level {level} is beyond the last"));
@@ -202,10 +205,7 @@ fn check_shape(dir: &Path, levels: &[Vec<TableMeta>]) -> Result<(), OpenError> {
 
 async fn largest_table_id(rt: &Rt, dir: &Path) -> Result<u64, OpenError> {
     let sst = dir.join("sst");
-    let names = rt
-        .list(&sst)
-        .await
-        .map_err(|error| OpenError(format!("{}: {error}", sst.display())))?;
+    let names = rt.list(&sst).await.map_err(OpenError::io(&sst))?;
     let id = |name: &String| table_id(name.strip_suffix(TMP_SUFFIX).unwrap_or(name));
     Ok(names.iter().filter_map(id).max().unwrap_or(0))
 }

@@ -15,6 +15,7 @@ mod crash;
 mod edges;
 mod framing;
 mod large;
+mod machine;
 mod process;
 mod readme;
 mod start;

@@ -72,6 +72,23 @@ impl Node {
         panic!("no free port stays free");
     }
 
+    /// [`Node::start`] after what a shell does first (`ulimit`).
+    pub(crate) fn start_under(before: &str, cwd: &Path, flags: &[&str]) -> Node {
+        let port = free_port();
+        let mut shell = Command::new("bash");
+        let script = format!("{before} && exec \"$0\" \"$@\"");
+        shell
+            .current_dir(cwd)
+            .env_clear()
+            .stdin(Stdio::null())
+            .args(["-c", &script])
+            .arg(env!("CARGO_BIN_EXE_kvstore"));
+        let mut node = Node::spawn(shell, cwd, port, flags);
+        let running = format!("kv-store Node running on port {port}\n");
+        assert!(node.has_printed(&running), "{}", node.printed());
+        node
+    }
+
     /// The same on a given port; the error is everything the node printed.
     pub(crate) fn try_start(
         cwd: &Path,
@@ -80,7 +97,9 @@ impl Node {
         flags: &[&str],
     ) -> Result<Node, String> {
         let running = format!("kv-store Node running on port {port}\n");
-        let mut node = Node::spawn(cwd, port, settings, flags);
+        let mut program = command(cwd);
+        program.envs(settings.iter().copied());
+        let mut node = Node::spawn(program, cwd, port, flags);
         match node.has_printed(&running) {
             true => Ok(node),
             false => Err(node.printed()),
@@ -89,20 +108,21 @@ impl Node {
 
     /// Starts a node and kills it as soon as it has printed its settings: while it recovers.
     pub(crate) fn start_and_kill(cwd: &Path, settings: &[(&str, &str)]) {
-        let mut node = Node::spawn(cwd, free_port(), settings, &[]);
+        let mut program = command(cwd);
+        program.envs(settings.iter().copied());
+        let mut node = Node::spawn(program, cwd, free_port(), &[]);
         assert!(node.has_printed("Starting..."), "{}", node.printed());
         node.kill();
     }
 
-    fn spawn(cwd: &Path, port: u16, settings: &[(&str, &str)], flags: &[&str]) -> Node {
+    fn spawn(mut program: Command, cwd: &Path, port: u16, flags: &[&str]) -> Node {
         let printed = cwd.join("printed");
         File::create(&printed).expect("the scratch directory is writable");
         let to = || {
             let file = File::options().append(true).open(&printed);
             Stdio::from(file.expect("just created"))
         };
-        let child = command(cwd)
-            .envs(settings.iter().copied())
+        let child = program
             .args(["-port", &port.to_string(), "-dir", "./data"])
             .args(flags)
             .stdout(to())

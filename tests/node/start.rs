@@ -1,13 +1,15 @@
 //! Starting: banner, log, precedence of settings, and every way a start fails.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::process::{Node, command, free_port, output, scratch};
 
 /// One `error:` line, one `hint:` line, nothing else: no banner, no panic text.
-fn refused(output: &Output, exit: i32) -> (String, String) {
+pub(crate) fn refused(output: &Output, exit: i32) -> (String, String) {
     let stderr = String::from_utf8(output.stderr.clone()).expect("messages are UTF-8");
     assert_eq!(output.status.code(), Some(exit), "{stderr}");
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -71,10 +73,16 @@ fn the_banner_is_the_originals_on_stdout_and_in_node_log() {
         format!(" kv-store Node running on port {}", node.port)
     );
     let log = std::fs::read_to_string(dir.path().join("data/node.log")).expect("node.log exists");
-    assert_eq!(
-        log, printed,
-        "the log holds the banner and nothing else yet"
+    let (first, rest) = log.split_once('\n').expect("lines");
+    assert!(
+        first.ends_with(&format!(
+            "Z INFO kvstore {} starts: pid {}, directory ./data, shards 1, cores 1",
+            env!("CARGO_PKG_VERSION"),
+            node.pid()
+        )),
+        "when, what and who: {first}"
     );
+    assert_eq!(rest, printed, "then the banner, and nothing else yet");
     assert!(node.stop().success());
 }
 
@@ -88,7 +96,12 @@ fn flag_beats_environment_beats_file() {
     .expect("scratch is writable");
     let node = Node::start(
         dir.path(),
-        &[("NET_PORT", "2"), ("CLUSTER_VIRTUAL_NODES", "30 # inline")],
+        &[
+            ("NET_PORT", "2"),
+            ("CLUSTER_VIRTUAL_NODES", "30 # inline"),
+            ("MEMTABLE_SIZE", ""),
+            ("KVSTORE_DRI", "x"),
+        ],
         &["--cores=1"],
     );
     let printed = node.printed();
@@ -102,6 +115,12 @@ fn flag_beats_environment_beats_file() {
     assert!(
         printed.contains(
             "WARN .env:4: unknown setting MAX_LO_FILES (ignored); did you mean MAX_L0_FILES?\n"
+        ),
+        "{printed}"
+    );
+    assert!(
+        printed.contains(
+            "WARN environment: unknown setting KVSTORE_DRI (ignored); did you mean KVSTORE_DIR?\n"
         ),
         "{printed}"
     );
@@ -124,6 +143,32 @@ fn usage_errors_exit_2_with_a_suggestion() {
         ),
         (&["start"], "\"start\" is not a flag", "-help"),
         (&["-port"], "-port needs a value", "-help"),
+        (&["-"], "unknown flag -", "-help"),
+        (
+            &["-port", "+17081"],
+            "NET_PORT (-port): \"+17081\" is not allowed",
+            "from 1 to 65535",
+        ),
+        (
+            &["-memtable-size", "3"],
+            "unknown flag -memtable-size",
+            "set MEMTABLE_SIZE in the environment or in .env",
+        ),
+        (
+            &["-env-file", ""],
+            "-env-file \"\" does not exist",
+            "NAME=value",
+        ),
+        (
+            &["-env-file", "nowhere"],
+            "-env-file \"nowhere\" does not exist",
+            "NAME=value",
+        ),
+        (
+            &["-insecure-no-auth=maybe"],
+            "KVSTORE_INSECURE_NO_AUTH (-insecure-no-auth): \"maybe\"",
+            "true or false",
+        ),
         (
             &["-port", "99999"],
             "NET_PORT (-port): \"99999\" is not allowed",
@@ -177,6 +222,12 @@ fn bad_settings_are_named_with_their_source() {
         ),
         (
             "",
+            ("KVSTORE_PEERS", "http://localhost:1"),
+            "KVSTORE_PEERS (environment): \"http://localhost:1\" is not allowed",
+            "host:port",
+        ),
+        (
+            "",
             ("NET_LISTEN", "0.0.0.0"),
             "NET_LISTEN (environment): 0.0.0.0 is reachable",
             "-insecure-no-auth",
@@ -200,6 +251,41 @@ fn bad_settings_are_named_with_their_source() {
         assert!(found.contains(error), "{error}: {found}");
         assert!(advice.contains(hint), "{hint}: {advice}");
     }
+}
+
+#[test]
+fn a_flag_takes_back_what_the_environment_allows() {
+    let dir = scratch();
+    let run = output(
+        command(dir.path())
+            .env("KVSTORE_INSECURE_NO_AUTH", "true")
+            .args(["-insecure-no-auth=false", "-listen", "0.0.0.0"])
+            .args(["-port", &free_port().to_string()]),
+    );
+    let (error, _) = refused(&run, 1);
+    assert!(
+        error.starts_with("NET_LISTEN (-listen): 0.0.0.0 is reachable"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_by_name() {
+    let dir = scratch();
+    let odd = OsStr::from_bytes(b"./d\xff");
+    let (error, hint) = refused(&output(command(dir.path()).env("KVSTORE_DIR", odd)), 1);
+    assert!(error.starts_with("KVSTORE_DIR (environment): "), "{error}");
+    assert!(hint.contains("UTF-8"), "{hint}");
+}
+
+/// Nobody writes to the pipe: a start that opened it as a file would wait for ever.
+#[test]
+fn a_pipe_is_no_settings_file() {
+    let dir = scratch();
+    let made = Command::new("mkfifo").arg(dir.path().join(".env")).status();
+    assert!(made.expect("coreutils are there").success());
+    let (error, _) = refused(&output(&mut command(dir.path())), 1);
+    assert_eq!(error, ".env cannot be read: a pipe, not a file");
 }
 
 #[test]
@@ -271,6 +357,9 @@ fn an_unusable_directory_is_refused() {
         let (error, hint) = refused(&run, 1);
         assert!(error.contains(place), "{error}");
         assert!(hint.contains("-dir"), "{hint}");
+        if place == "./file" {
+            assert!(error.ends_with("not a directory"), "{error}");
+        }
     }
 }
 
@@ -290,10 +379,19 @@ fn a_directory_keeps_its_shards_and_its_identity() {
     };
     let (error, hint) = refused(&start(&["-shards", "2"]), 1);
     assert!(
-        error.contains("was created with 3 shards, not 2"),
+        error.starts_with("KVSTORE_SHARDS (-shards): ./data was created with 3 shards, not 2"),
         "{error}"
     );
     assert!(hint.contains('3'), "{hint}");
+    std::fs::write(dir.path().join("data/NODE"), "{").expect("scratch is writable");
+    let node = Node::start(dir.path(), &[], &["-cores", "1"]);
+    let printed = node.printed();
+    assert!(
+        printed
+            .contains("WARN ./data/NODE: damaged: cut short; written anew from ./data/NODE.bak\n"),
+        "{printed}"
+    );
+    assert!(node.stop().success());
     for name in ["NODE", "NODE.bak"] {
         std::fs::remove_file(dir.path().join("data").join(name))
             .expect("it was written at the first start");
@@ -323,7 +421,7 @@ fn too_little_locked_memory_is_said_with_numbers() {
 #[test]
 fn help_and_version() {
     let dir = scratch();
-    let help = output(command(dir.path()).arg("-help"));
+    let help = output(command(dir.path()).arg("-h"));
     assert!(help.status.success() && help.stderr.is_empty());
     let text = String::from_utf8(help.stdout).expect("UTF-8");
     assert!(

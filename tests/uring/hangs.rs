@@ -182,6 +182,7 @@ fn a_core_that_answers_nobody_ends_the_process() {
         stderr.contains("error: core 1 has not answered for 2000 ms (thread "),
         "{stderr}"
     );
+    assert!(stderr.contains("\nhint: start it again"), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 

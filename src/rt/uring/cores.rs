@@ -143,10 +143,7 @@ where
             .ring_depth(RING_ENTRIES)
             .io_memory(io_memory)
             .spawn(move || abort_on_panic(live(plan, seed, body)))
-            .map_err(|error| StartError::Cpu {
-                cpu,
-                why: error.to_string(),
-            })?;
+            .map_err(|error| cannot_spawn(index, cpu, error))?;
         cores.push(Started {
             pulse,
             proof,
@@ -231,6 +228,15 @@ fn join<E: Send + 'static>(cores: Vec<Started<E>>) -> Result<(), RunError<E>> {
     outcome
 }
 
+/// A thread that is not granted has nothing to do with its CPU.
+fn cannot_spawn(core: usize, cpu: usize, error: glommio::GlommioError<()>) -> StartError {
+    let why = error.to_string();
+    match io::Error::from(error).kind() {
+        io::ErrorKind::WouldBlock => StartError::Executor { core, why },
+        _ => StartError::Cpu { cpu, why },
+    }
+}
+
 fn await_proof<E: Send + 'static>(
     core: usize,
     started: Started<E>,
@@ -238,10 +244,17 @@ fn await_proof<E: Send + 'static>(
 ) -> Result<Started<E>, StartError> {
     match started.proof.recv() {
         Ok(Ok(())) => Ok(started),
-        Ok(Err(error)) => Err(StartError::NoDirectIo {
-            dir: data_dir.to_owned(),
-            file_system: preflight::file_system(data_dir),
-            why: error.to_string(),
+        Ok(Err(error)) => Err(match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => StartError::NoDirectIo {
+                dir: data_dir.to_owned(),
+                file_system: preflight::file_system(data_dir),
+                why: error.to_string(),
+            },
+            // The disk was not what failed: too few files or threads, say.
+            _ => StartError::Executor {
+                core,
+                why: error.to_string(),
+            },
         }),
         // The executor ended before it ran anything: joining tells why.
         Err(mpsc::RecvError) => Err(StartError::Executor {
@@ -300,4 +313,22 @@ impl Drop for Bomb {
 #[expect(clippy::disallowed_methods, reason = "rt owns the clock")]
 fn clock() -> std::time::Instant {
     std::time::Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_not_granted_is_not_laid_on_the_cpu() {
+        let refused = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            cannot_spawn(1, 7, glommio::GlommioError::IoError(error))
+        };
+        let threads = refused(libc::EAGAIN);
+        assert!(threads.to_string().starts_with("cannot start core 1: "));
+        assert!(threads.hint().contains("ulimit -u"), "{}", threads.hint());
+        let cpu = refused(libc::EINVAL);
+        assert!(cpu.to_string().starts_with("cannot use CPU 7: "), "{cpu}");
+    }
 }

@@ -18,6 +18,8 @@ pub enum StartError {
     IoUringFailed(io::Error),
     /// Too little memory may be locked, in bytes.
     Memlock { limit: u64, need: u64 },
+    /// Too few files may be open.
+    Descriptors { limit: u64, need: u64 },
     /// /sys is not mounted: the disk's properties are read from there.
     NoSysfs,
     /// The affinity mask could not be read, or a core could not be placed.
@@ -26,6 +28,8 @@ pub enum StartError {
     PortTaken { port: u16, holder: Option<Holder> },
     /// The address cannot be listened on.
     Address { addr: String, why: io::Error },
+    /// The port belongs to privileged processes.
+    PortPrivileged { addr: String, why: io::Error },
     /// Another process uses this data directory.
     DirLocked {
         dir: PathBuf,
@@ -91,6 +95,9 @@ impl fmt::Display for StartError {
                 limit / 1024,
                 need / 1024
             ),
+            Self::Descriptors { limit, need } => {
+                write!(f, "open-file limit is {limit}, need at least {need}")
+            }
             Self::NoSysfs => write!(
                 f,
                 "/sys is not mounted; disk properties are read from there"
@@ -99,9 +106,14 @@ impl fmt::Display for StartError {
             Self::PortTaken { port, holder } => {
                 write!(f, "port {port} is in use{}", by(holder.as_ref()))
             }
-            Self::Address { addr, why } => write!(f, "cannot listen on {addr}: {why}"),
+            Self::Address { addr, why } | Self::PortPrivileged { addr, why } => {
+                write!(f, "cannot listen on {addr}: {why}")
+            }
             Self::DirLocked { dir, holder } => {
                 write!(f, "{} is locked{}", dir.display(), by(holder.as_ref()))
+            }
+            Self::DirUnusable { dir, why } if why.kind() == io::ErrorKind::NotADirectory => {
+                write!(f, "data directory {}: {why}", dir.display())
             }
             Self::DirUnusable { dir, why } => {
                 write!(f, "cannot use data directory {}: {why}", dir.display())
@@ -146,18 +158,59 @@ impl StartError {
             Self::Memlock { .. } => {
                 "ulimit -l unlimited | LimitMEMLOCK=infinity (systemd) | docker run --ulimit memlock=-1"
             }
+            Self::Descriptors { .. } => {
+                "ulimit -n 65536 | LimitNOFILE=65536 (systemd) | docker run --ulimit nofile=65536"
+            }
             Self::NoSysfs => "mount -t sysfs sysfs /sys, or pass /sys into the container read-only",
             Self::Cpu { .. } => "check taskset, cpuset and the number of cores asked for",
-            Self::PortTaken { .. } => "stop that process or choose another -port",
-            Self::Address { .. } => "use an address of this machine",
-            Self::DirLocked { .. } => "stop that process or choose another -dir",
-            Self::DirUnusable { .. } => {
-                "check owner, mode, mount and free space, or choose another -dir"
+            Self::PortTaken {
+                holder: Some(_), ..
+            } => "stop that process or choose another -port",
+            Self::PortTaken { holder: None, .. } => {
+                "choose another -port; as root, ss -ltnp names who listens there"
             }
+            Self::Address { .. } => "use an address of this machine",
+            Self::PortPrivileged { .. } => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= of systemd, setcap); or choose a -port from 1024 on"
+            }
+            Self::DirLocked {
+                holder: Some(_), ..
+            } => "stop that process or choose another -dir",
+            Self::DirLocked { holder: None, .. } => {
+                "choose another -dir; as root, lsof on its LOCK file names who has it"
+            }
+            Self::DirUnusable { why, .. } => remedy(why.kind()),
             Self::NoDirectIo { .. } => "put -dir on a local ext4 or xfs file system",
             Self::Executor { .. } => {
-                "check the limits of threads, open files and locked memory (ulimit -a)"
+                "check the limits of threads (ulimit -u), open files (ulimit -n) and locked memory (ulimit -l)"
             }
+        }
+    }
+}
+
+/// What to do about a file or folder the system refuses, by its answer. One map for all of them. Too many open
+/// files and a failing disk have no kind of their own: both are in the last row, and the text tells which.
+#[must_use]
+pub fn remedy(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind as Kind;
+    match kind {
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            "make room on its file system (df -h, df -i, quota), lift ulimit -f if set, or choose another -dir"
+        }
+        Kind::PermissionDenied => {
+            "make it readable and writable for this user (chown, chmod), or choose another -dir"
+        }
+        Kind::ReadOnlyFilesystem => "mount it writable, or choose another -dir",
+        Kind::NotADirectory | Kind::NotFound => "name a directory that can be made with -dir",
+        Kind::FileTooLarge => "ulimit -f unlimited | LimitFSIZE=infinity (systemd)",
+        Kind::OutOfMemory => {
+            "give the process more memory: the machine's, the container's, ulimit -v and ulimit -l"
+        }
+        Kind::WouldBlock => {
+            "lift the limit of threads: ulimit -u | TasksMax= (systemd) | docker run --pids-limit"
+        }
+        _ => {
+            "check mount, limit of open files (ulimit -n) and kernel log (dmesg), or choose another -dir"
         }
     }
 }
@@ -182,6 +235,8 @@ mod tests {
             holder: None,
         };
         assert_eq!(unknown.to_string(), "/data/node1 is locked");
+        // No process is named, so none may be talked of.
+        assert!(!unknown.hint().contains("that process"));
         let memlock = StartError::Memlock {
             limit: 64 << 10,
             need: 512 << 10,

@@ -183,7 +183,11 @@ pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
         create_dir(above)?;
     }
     match std::fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !dir.is_dir() => {
+            let error = io::ErrorKind::NotADirectory.into();
+            Err(named("create", dir, &error))
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(named("create", dir, &error))
         }
         _ => sync_dir(above),

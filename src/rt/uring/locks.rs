@@ -21,11 +21,14 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::error::{Holder, StartError};
-use super::file;
+use super::{file, preflight};
 use crate::base::limits::DISK_PAGE_BYTES;
 
 /// The first bytes every executor reads (see `cores::prove_direct_io`).
 pub(super) const PROBE: [u8; DISK_PAGE_BYTES] = [b'k'; DISK_PAGE_BYTES];
+
+/// A holder's command line is shown up to here.
+const COMMAND_CHARS_MAX: usize = 200;
 
 /// Holds ports against other processes while it lives.
 #[derive(Debug)]
@@ -77,9 +80,12 @@ pub fn claim_port(addrs: &[SocketAddr]) -> Result<PortClaim, StartError> {
 }
 
 fn cannot_listen(addr: SocketAddr, why: io::Error) -> StartError {
-    StartError::Address {
-        addr: addr.to_string(),
-        why,
+    let privileged = why.kind() == io::ErrorKind::PermissionDenied && addr.port() < 1024;
+    let addr = addr.to_string();
+    if privileged {
+        StartError::PortPrivileged { addr, why }
+    } else {
+        StartError::Address { addr, why }
     }
 }
 
@@ -136,6 +142,11 @@ pub fn lock_dir(dir: &Path) -> Result<DirLock, StartError> {
         why,
     };
     file::create_dir(dir).map_err(unusable)?;
+    preflight::probe_direct_io(dir).map_err(|why| StartError::NoDirectIo {
+        dir: dir.to_owned(),
+        file_system: preflight::file_system(dir),
+        why: why.to_string(),
+    })?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -201,7 +212,7 @@ fn named_in(text: &str) -> Option<Holder> {
     let command = if there == host() {
         command(pid)
     } else {
-        format!("on {there}")
+        clip(format!("on {there}"))
     };
     Some(Holder { pid, command })
 }
@@ -258,12 +269,16 @@ fn holder(inode: &str) -> Option<Holder> {
 }
 
 fn command(pid: u32) -> String {
-    text_of(&format!("/proc/{pid}/cmdline"))
-        .split('\0')
-        .collect::<Vec<_>>()
-        .join(" ")
-        .trim()
-        .to_owned()
+    let words = text_of(&format!("/proc/{pid}/cmdline")).replace('\0', " ");
+    clip(words.trim().to_owned())
+}
+
+/// Foreign text at a length that leaves the message around it readable.
+fn clip(text: String) -> String {
+    match text.char_indices().nth(COMMAND_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 fn text_of(path: &str) -> String {
@@ -277,6 +292,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_privileged_port_is_told_from_a_foreign_address() {
+        for (addr, errno, hint) in [
+            ("127.0.0.1:84", libc::EACCES, "CAP_NET_BIND_SERVICE"),
+            (
+                "192.0.2.1:8081",
+                libc::EADDRNOTAVAIL,
+                "address of this machine",
+            ),
+        ] {
+            let addr = addr.parse().expect("an address");
+            let error = cannot_listen(addr, io::Error::from_raw_os_error(errno));
+            assert!(error.hint().contains(hint), "{error}: {}", error.hint());
+        }
+    }
+
+    #[test]
     fn a_lock_file_names_its_holder() {
         let here = format!("pid {}\nhost {}\nstarted now\n", std::process::id(), host());
         let holder = named_in(&here).expect("well formed");
@@ -287,6 +318,9 @@ mod tests {
         );
         let away = named_in("pid 7\nhost elsewhere.invalid\n").expect("well formed");
         assert_eq!(away.to_string(), "pid 7 (on elsewhere.invalid)");
+        let endless =
+            named_in(&format!("pid 7\nhost {}\n", "é".repeat(5000))).expect("well formed");
+        assert_eq!(endless.command, format!("on {}…", "é".repeat(197)));
         assert_eq!(named_in("garbage"), None);
         assert_eq!(named_in(""), None);
     }

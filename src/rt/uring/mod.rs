@@ -33,11 +33,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub use cores::{RunError, run, run_unwatched};
-pub use error::{Holder, StartError};
+pub use error::{Holder, StartError, remedy};
 pub(in crate::rt) use file::{Buf, File, Mapped};
 pub use locks::{DirLock, PortClaim, claim_port, lock_dir};
 pub(in crate::rt) use net::{Detached, Net};
-pub use preflight::{available_cpus, preflight};
+pub use preflight::{available_cpus, check_descriptors, file_system, free_bytes, preflight};
 pub use signals::raise_on_signals;
 
 use super::file::Mode;

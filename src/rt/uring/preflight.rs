@@ -5,7 +5,10 @@
     reason = "limits, signals and probes are plain system calls"
 )]
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::error::StartError;
@@ -36,6 +39,21 @@ pub fn preflight() -> Result<(), StartError> {
         return Err(StartError::NoSysfs);
     }
     probe_io_uring()
+}
+
+/// What rings, sockets and wake-ups of one core, and the process around them, keep open.
+const DESCRIPTORS_PER_CORE: u64 = 16;
+const DESCRIPTORS_OF_PROCESS: u64 = 32;
+
+/// Files this process may have open (as [`preflight`] has raised it); an error when they do not suffice for so
+/// many cores to start.
+pub fn check_descriptors(cores: usize) -> Result<u64, StartError> {
+    let limit = limit(libc::RLIMIT_NOFILE).rlim_cur;
+    let need = DESCRIPTORS_OF_PROCESS + DESCRIPTORS_PER_CORE * cores as u64;
+    if limit < need {
+        return Err(StartError::Descriptors { limit, need });
+    }
+    Ok(limit)
 }
 
 /// CPUs this process may run on, ascending: its affinity mask, which cpusets and taskset narrow.
@@ -89,9 +107,40 @@ pub(super) fn random_u64() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+/// Bytes free for this user on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a zero and both live across the call; an all-zero struct is valid.
+    let (result, found) = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut found), found)
+    };
+    match result {
+        0 => Ok(found.f_bavail.saturating_mul(found.f_frsize)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// An error when files in `dir` cannot be opened past the page cache. Leaves nothing behind: the file has no
+/// name. A file system that knows no nameless files is left to the proof each core makes.
+pub(super) fn probe_direct_io(dir: &Path) -> io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "files are rt's business")]
+    let open = |flags| {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE | flags)
+            .open(dir)
+    };
+    match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && open(0).is_ok() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The type of the file system `path` is on, as /proc/self/mountinfo names it.
 #[expect(clippy::disallowed_methods, reason = "files are rt's business")]
-pub(super) fn file_system(path: &Path) -> String {
+pub fn file_system(path: &Path) -> String {
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mounts = String::from_utf8_lossy(&mounts);
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -186,6 +235,7 @@ mod tests {
     fn the_root_has_a_file_system_and_this_process_a_cpu() {
         assert_ne!(file_system(Path::new("/")), "an unknown file system");
         assert_eq!(file_system(Path::new("/proc/self")), "proc");
+        assert!(free_bytes(Path::new("/")).expect("it exists") > 0);
         assert!(!available_cpus().expect("the mask can be read").is_empty());
     }
 

@@ -232,7 +232,8 @@ fn give_up(core: usize, thread: i32) -> ! {
         std::process::abort();
     }
     eprintln!(
-        "error: core {core} has not answered for {} ms{}; aborting, restart recovers from the WAL",
+        "error: core {core} has not answered for {} ms{}; the node stops\n\
+         hint: start it again, everything answered OK is on disk; please report the line above",
         WATCHDOG_PATIENCE.as_millis(),
         whereabouts(thread)
     );
