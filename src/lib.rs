@@ -14,7 +14,7 @@
 //! | cluster | base wire             | yes  | replication as state machines: ring, quorums, hints, failure detection
 //! | node   | base rt http wire store cluster |  | joins connections, machines and stores on each core: this is the server
 //! | sim    | base rt http store node |     | the whole server in one thread under a seed, with faults and a checker
-//! | cli    | base rt http store node sim |  | words typed by people: flags, settings, banner
+//! | cli    | base rt http wire store cluster node sim | | words typed by people: flags, settings, banner
 //! ```
 //!
 //! What is absent on purpose: only `rt` names glommio, `std::fs`, `std::net`, `std::thread` or a clock; `store`

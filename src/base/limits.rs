@@ -86,6 +86,12 @@ pub const SCANS_PER_CORE_MAX: usize = 256;
 
 /// Body of one frame between nodes: a value of the greatest length with its key and what goes around them.
 pub const FRAME_BODY_BYTES_MAX: usize = 16 << 20;
+/// Requests waiting for an answer on one link to a peer. More: that replica counts as busy.
+pub const PEER_REQUESTS_MAX: usize = 4096;
+/// Bytes one link to a peer may have unsent. More: that replica counts as busy, and its own answers wait.
+pub const PEER_UNSENT_BYTES_MAX: usize = 32 << 20;
+/// How far ahead of our wall clock a version of another node may be for our clock to follow it.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// Members of one cluster.
 pub const MEMBERS_MAX: usize = 256;
 

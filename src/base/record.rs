@@ -67,6 +67,13 @@ pub struct OwnedEntry {
     pub state: OwnedState,
 }
 
+/// A key and one version of it, owned: a row of a page, of a batch, of what crosses cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRow {
+    pub key: Box<[u8]>,
+    pub entry: OwnedEntry,
+}
+
 /// The owning twin of [`State`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedState {

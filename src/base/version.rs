@@ -13,6 +13,8 @@
 
 use std::fmt;
 
+use super::limits::CLOCK_SKEW_MAX;
+
 /// Stamp of one write. Ordered by `hlc`, then by `origin`; two writes never share one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -22,6 +24,8 @@ pub struct Version {
     pub origin: u32,
 }
 
+/// Bits of the core in an origin.
+pub const ORIGIN_CORE_BITS: u32 = 12;
 /// Bits of the counter below the milliseconds.
 const COUNTER_BITS: u32 = 16;
 
@@ -42,6 +46,25 @@ impl Version {
             hlc: wall_ms << COUNTER_BITS,
             origin: 0,
         }
+    }
+}
+
+impl Version {
+    /// Reads what `Display` writes.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Version> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (hlc, origin) = text.split_once('.')?;
+        let is_hex = |text: &str, digits: usize| {
+            text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        if !is_hex(hlc, 16) || !is_hex(origin, 8) {
+            return None;
+        }
+        Some(Version {
+            hlc: u64::from_str_radix(hlc, 16).ok()?,
+            origin: u32::from_str_radix(origin, 16).ok()?,
+        })
     }
 }
 
@@ -71,6 +94,14 @@ impl Clock {
         Version {
             hlc: self.last,
             origin: self.origin,
+        }
+    }
+
+    /// As [`Clock::observe`], for versions of others: one too far ahead of the wall clock is not followed, or a
+    /// single clock gone wild would take all of them along.
+    pub fn observe_within(&mut self, seen: Version, wall_ms: u64) {
+        if seen.wall_ms() <= wall_ms + CLOCK_SKEW_MAX.as_millis() as u64 {
+            self.observe(seen);
         }
     }
 
@@ -104,6 +135,36 @@ mod tests {
         };
         clock.observe(recovered);
         assert!(clock.stamp(10) > recovered);
+    }
+
+    #[test]
+    fn a_clock_gone_wild_is_not_followed() {
+        let mut clock = Clock::new(1);
+        clock.observe_within(Version::at_ms(10_400), 10_000);
+        assert!(clock.stamp(10_000) > Version::at_ms(10_400));
+        clock.observe_within(Version::at_ms(99_000), 10_000);
+        assert!(clock.stamp(10_000) < Version::at_ms(10_401));
+    }
+
+    #[test]
+    fn text_is_read_back_and_nothing_else_is() {
+        let version = Version {
+            hlc: 0xfedc_ba98_7654_3210,
+            origin: 0x89ab_cdef,
+        };
+        assert_eq!(
+            Version::parse(version.to_string().as_bytes()),
+            Some(version)
+        );
+        for bad in [
+            "",
+            ".",
+            "1.2",
+            "+edcba9876543210.89abcdef",
+            "fedcba9876543210.89abcdeg",
+        ] {
+            assert_eq!(Version::parse(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -41,10 +41,15 @@ pub fn starting(settings: &Settings, facts: &Facts<'_>) -> String {
     ] {
         text.push_str(&format!("{name:<18}{value}\n"));
     }
+    let members = replication.members;
+    if members > 1 {
+        text.push_str(&format!("{:<18}{members} members\n", "Cluster:"));
+    }
     if replication.copies < settings.replication_factor {
+        let nodes = if members == 1 { "node" } else { "nodes" };
         text.push_str(&format!(
-            "{:<18}1 node, so N is {} instead of {}\n",
-            "Cluster:", replication.copies, settings.replication_factor
+            "{:<18}{members} {nodes}, so N is {} instead of {}\n",
+            "Copies:", replication.copies, settings.replication_factor
         ));
     }
     if settings.listen.iter().any(|address| !address.is_loopback()) {
@@ -87,6 +92,7 @@ mod tests {
                 copies: 1,
                 write_quorum: 1,
                 read_quorum: 1,
+                members: 1,
             },
             shards: 2,
             cores: 2,
@@ -137,6 +143,7 @@ Version:          {VERSION}
                 copies: 1,
                 write_quorum: 1,
                 read_quorum: 1,
+                members: 1,
             },
             shards: 1,
             cores: 1,
@@ -144,7 +151,7 @@ Version:          {VERSION}
         };
         let text = starting(&settings, &facts);
         assert!(
-            text.contains("\nCluster:          1 node, so N is 1 instead of 3\n"),
+            text.contains("\nCopies:           1 node, so N is 1 instead of 3\n"),
             "{text}"
         );
         assert!(text.contains("\nWARNING: no access control"), "{text}");

@@ -1,37 +1,149 @@
-//! Pure. Judges the settings that make sense only together: who the members are, and N, W and R.
+//! Pure. Judges the settings that make sense only together: who the members are, how they reach each other, and
+//! N, W and R.
 //!
-//! This release runs clusters of one node. Nothing about a larger one is ignored in silence: naming another
-//! member, or asking for a quorum a single node cannot form, refuses the start and says which setting did it.
+//! ```text
+//! -peers (with this node or without) + this node ─▶ members, each once ─▶ topology, equal on all of them
+//! ```
+//!
+//! Members are told apart by their ring names, `host:port` as the others write it, so all must spell them alike;
+//! loopback addresses count as `localhost`, or two nodes of one machine could never agree. Whether they do is
+//! checked again at every handshake. What cannot work is refused at the start, and the setting is named.
 
 use std::net::IpAddr;
 
 use super::StartError;
 use super::settings::{Settings, Source};
+use crate::base::member::NodeId;
+use crate::cluster::REPLICAS_MAX;
+use crate::cluster::ring::{Member, Ring, Topology};
+use crate::node::cluster::Cluster;
+use crate::wire::proof::{SECRET_BYTES_MIN, Secret};
 
-/// What the settings mean for a cluster of one.
+/// N, W and R as they will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replication {
     /// Copies of each key: what was asked for, capped to the number of members.
     pub copies: u32,
     pub write_quorum: u32,
     pub read_quorum: u32,
+    pub members: u32,
 }
 
-/// Members of a cluster of this release.
-const MEMBERS: u32 = 1;
+/// What the settings come to.
+#[derive(Debug)]
+pub struct Judged {
+    pub replication: Replication,
+    /// `None`: this node is alone. The addresses are still empty: finding them is not a judgement.
+    pub cluster: Option<Cluster>,
+    /// For the operator.
+    pub notes: Vec<String>,
+}
 
-/// Checks peers, quorums and exposure.
-pub fn judge(settings: &Settings) -> Result<Replication, StartError> {
-    if let Some(other) = settings.peers.iter().find(|peer| !is_self(settings, peer)) {
-        return Err(StartError::new(
+/// Checks members, quorums, secret and exposure.
+pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
+    check_exposure(settings)?;
+    let (names, own) = members(settings)?;
+    let members = names.len() as u32;
+    let copies = settings.replication_factor.min(members);
+    check_quorums(settings, copies, members)?;
+    let replication = Replication {
+        copies,
+        write_quorum: settings.write_quorum.min(copies),
+        read_quorum: settings.read_quorum.min(copies),
+        members,
+    };
+    if members == 1 {
+        return Ok(Judged {
+            replication,
+            cluster: None,
+            notes: Vec::new(),
+        });
+    }
+    let member = |name: &String| Member {
+        name: name.clone(),
+        zone: String::new(),
+    };
+    let list = names.iter().map(member).collect();
+    let topology = Topology::new(list, copies as usize, settings.virtual_nodes);
+    let topology = topology.map_err(|why| {
+        StartError::new(
             format!(
-                "KVSTORE_PEERS ({}): {other} is another node, and this release runs a single node only",
+                "KVSTORE_PEERS ({}): {why}",
                 settings.source("KVSTORE_PEERS")
             ),
-            "start without -peers and KVSTORE_PEERS; clusters come with the next release",
+            "list each member once, as host:port",
+        )
+    })?;
+    let me = topology.find(&own).unwrap_or(NodeId(0));
+    let notes = balance(&topology).into_iter().collect();
+    let addresses = topology.members().iter().map(|_| Vec::new()).collect();
+    let cluster = Cluster {
+        me,
+        addresses,
+        write_quorum: replication.write_quorum as u16,
+        read_quorum: replication.read_quorum as u16,
+        timeout: settings.network_timeout,
+        secret: secret(settings)?,
+        topology,
+    };
+    Ok(Judged {
+        replication,
+        cluster: Some(cluster),
+        notes,
+    })
+}
+
+/// All ring names, each once, and this node's own.
+fn members(settings: &Settings) -> Result<(Vec<String>, String), StartError> {
+    let mut names: Vec<String> = settings.peers.iter().map(|peer| ring_name(peer)).collect();
+    let listed = settings.peers.iter().find(|peer| is_self(settings, peer));
+    let own = match (&settings.advertise, listed) {
+        (Some(name), _) => ring_name(name),
+        (None, Some(peer)) => ring_name(peer),
+        (None, None) => format!("localhost:{}", settings.port),
+    };
+    let far = names.iter().find(|name| !name.starts_with("localhost:"));
+    if let Some(far) = far
+        && own.starts_with("localhost:")
+    {
+        return Err(StartError::new(
+            format!(
+                "KVSTORE_PEERS ({}): {far} is on another machine, and cannot reach this node as {own}",
+                settings.source("KVSTORE_PEERS")
+            ),
+            "say how the others reach this node: -advertise host:port, as it stands in their -peers",
         ));
     }
-    let copies = settings.replication_factor.min(MEMBERS);
+    names.push(own.clone());
+    names.sort();
+    names.dedup();
+    Ok((names, own))
+}
+
+/// `host:port` as all members must spell it: lower case, and `localhost` for every loopback address.
+fn ring_name(peer: &str) -> String {
+    let peer = peer.to_ascii_lowercase();
+    let Some((host, port)) = peer.rsplit_once(':') else {
+        return peer;
+    };
+    let port = port.trim_start_matches('0');
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) if address.is_loopback() => format!("localhost:{port}"),
+        _ => format!("{host}:{port}"),
+    }
+}
+
+fn check_quorums(settings: &Settings, copies: u32, members: u32) -> Result<(), StartError> {
+    if copies as usize > REPLICAS_MAX {
+        return Err(StartError::new(
+            format!(
+                "CLUSTER_REPLICATION_FACTOR ({}): {copies} copies are too many",
+                settings.source("CLUSTER_REPLICATION_FACTOR")
+            ),
+            format!("3 or 5 are usual, at most {REPLICAS_MAX} are possible"),
+        ));
+    }
     for (name, quorum) in [
         ("CLUSTER_WRITE_QUORUM", settings.write_quorum),
         ("CLUSTER_READ_QUORUM", settings.read_quorum),
@@ -40,31 +152,61 @@ pub fn judge(settings: &Settings) -> Result<Replication, StartError> {
         if quorum > copies && source != Source::Default {
             return Err(StartError::new(
                 format!(
-                    "{name} ({source}): {quorum} copies can never answer, a single node holds {copies}"
+                    "{name} ({source}): {quorum} copies can never answer, a key has {copies} with {members} member(s)"
                 ),
-                format!("set {name}=1; clusters come with the next release"),
+                format!("set {name} to at most {copies}, or name more members with -peers"),
             ));
         }
     }
-    if let Some(open) = settings
+    Ok(())
+}
+
+fn check_exposure(settings: &Settings) -> Result<(), StartError> {
+    let mut open = settings
         .listen
         .iter()
-        .find(|address| !address.is_loopback())
-        && !settings.insecure_no_auth
-    {
-        return Err(StartError::new(
+        .filter(|address| !address.is_loopback());
+    match open.next() {
+        Some(open) if !settings.insecure_no_auth => Err(StartError::new(
             format!(
                 "NET_LISTEN ({}): {open} is reachable from other machines, and this release has no access control",
                 settings.source("NET_LISTEN")
             ),
             "listen on localhost, or add -insecure-no-auth to let everybody who can reach it read and write",
-        ));
+        )),
+        _ => Ok(()),
     }
-    Ok(Replication {
-        copies,
-        write_quorum: settings.write_quorum.min(copies),
-        read_quorum: settings.read_quorum.min(copies),
+}
+
+fn secret(settings: &Settings) -> Result<Option<Secret>, StartError> {
+    let Some(secret) = &settings.cluster_secret else {
+        return Ok(None);
+    };
+    Secret::new(secret.as_bytes()).map(Some).map_err(|_| {
+        StartError::new(
+            format!(
+                "CLUSTER_SECRET ({}): shorter than {SECRET_BYTES_MIN} bytes",
+                settings.source("CLUSTER_SECRET")
+            ),
+            "use a random one, the same on all members: openssl rand -hex 32",
+        )
     })
+}
+
+/// With more members than copies, how unevenly few virtual nodes spread the data, and what more would give.
+fn balance(topology: &Topology) -> Option<String> {
+    const BETTER: u32 = 128;
+    if topology.members().len() <= topology.copies() || topology.virtual_nodes() >= BETTER {
+        return None;
+    }
+    let load = |topology: &Topology| Ring::new(topology).load().max_over_mean;
+    let better = Topology::new(topology.members().to_vec(), topology.copies(), BETTER).ok()?;
+    Some(format!(
+        "the fullest member keeps {:.2} times the average with {} virtual nodes; CLUSTER_VIRTUAL_NODES={BETTER} would make it {:.2} (the same on all members)",
+        load(topology),
+        topology.virtual_nodes(),
+        load(&better)
+    ))
 }
 
 /// Does this `host:port` name the node itself? Names other than localhost count only when they are this
@@ -93,62 +235,155 @@ fn is_self(settings: &Settings, peer: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn with(change: impl FnOnce(&mut Settings)) -> Result<Replication, StartError> {
+    fn with(change: impl FnOnce(&mut Settings)) -> Result<Judged, StartError> {
         let mut settings = Settings::defaults();
         change(&mut settings);
         judge(&settings)
     }
 
-    #[test]
-    fn defaults_are_capped_to_one_copy() {
-        let replication = with(|_| {}).unwrap();
-        assert_eq!(replication.copies, 1);
-        assert_eq!((replication.write_quorum, replication.read_quorum), (1, 1));
+    fn peers(list: &[&str]) -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    }
+
+    fn names(judged: &Judged) -> Vec<&str> {
+        let members = judged.cluster.iter().flat_map(|it| it.topology.members());
+        members.map(|member| member.name.as_str()).collect()
     }
 
     #[test]
-    fn listing_only_oneself_is_fine() {
+    fn alone_defaults_are_capped_to_one_copy() {
         for own in [
-            "localhost:8081",
-            "127.0.0.1:8081",
-            "[::1]:8081",
-            "me.example:8081",
+            &[][..],
+            &["localhost:8081"],
+            &["127.0.0.1:8081", "[::1]:8081"],
+            &["me.example:8081"],
         ] {
             let judged = with(|s| {
-                s.peers = vec![own.to_string()];
-                s.host_names = vec!["me.example".to_string()];
-            });
-            assert!(judged.is_ok(), "{own}");
-        }
-    }
-
-    #[test]
-    fn another_member_is_refused_by_name() {
-        for other in ["localhost:8082", "10.0.0.1:8081", "db2:8081"] {
-            let error = with(|s| {
-                s.peers = vec!["localhost:8081".to_string(), other.to_string()];
-                s.sources.insert("KVSTORE_PEERS", Source::Flag("peers"));
+                s.peers = peers(own);
+                s.host_names = peers(&["me.example"]);
             })
-            .unwrap_err();
-            assert!(error.error.contains("KVSTORE_PEERS (-peers)"), "{error:?}");
-            assert!(error.error.contains(other), "{error:?}");
+            .unwrap();
+            let replication = judged.replication;
+            let got = (
+                replication.copies,
+                replication.write_quorum,
+                replication.read_quorum,
+            );
+            assert_eq!(got, (1, 1, 1), "{own:?}");
+            assert!(judged.cluster.is_none(), "{own:?}");
         }
     }
 
+    /// The original's three commands, and the same with oneself in the list.
     #[test]
-    fn a_quorum_of_two_is_refused_when_asked_for() {
+    fn members_are_the_peers_and_oneself_however_they_are_listed() {
+        let want = ["localhost:8081", "localhost:8082", "localhost:8083"];
+        for list in [
+            &["localhost:8082", "localhost:8083"][..],
+            &["localhost:8081", "localhost:8082", "localhost:8083"],
+            &[
+                "127.0.0.1:8083",
+                "LOCALHOST:8082",
+                "[::1]:8081",
+                "localhost:8083",
+            ],
+        ] {
+            let judged = with(|s| s.peers = peers(list)).unwrap();
+            assert_eq!(names(&judged), want, "{list:?}");
+            let cluster = judged.cluster.unwrap();
+            assert_eq!((cluster.me, cluster.topology.copies()), (NodeId(0), 3));
+            assert_eq!((cluster.write_quorum, cluster.read_quorum), (1, 1));
+        }
+        let second = with(|s| {
+            s.port = 8082;
+            s.peers = peers(&["localhost:8081", "localhost:8083"]);
+        })
+        .unwrap();
+        assert_eq!(names(&second), want);
+        assert_eq!(second.cluster.unwrap().me, NodeId(1));
+    }
+
+    #[test]
+    fn a_node_that_others_cannot_name_must_say_its_name() {
+        let far = peers(&["10.0.0.2:8081", "10.0.0.3:8081"]);
+        let error = with(|s| s.peers = far.clone()).unwrap_err();
+        assert!(
+            error.error.contains("10.0.0.2:8081 is on another machine"),
+            "{error:?}"
+        );
+        assert!(error.hint.contains("-advertise"), "{error:?}");
+        let judged = with(|s| {
+            s.peers = far.clone();
+            s.advertise = Some("10.0.0.1:8081".to_string());
+        });
+        let judged = judged.unwrap();
+        assert_eq!(names(&judged)[0], "10.0.0.1:8081");
+        let listed = with(|s| {
+            s.peers = peers(&["10.0.0.1:8081", "10.0.0.2:8081"]);
+            s.listen = vec!["10.0.0.1".parse().unwrap()];
+            s.insecure_no_auth = true;
+        });
+        assert_eq!(listed.unwrap().cluster.unwrap().me, NodeId(0));
+    }
+
+    #[test]
+    fn a_quorum_nobody_can_form_is_refused_when_asked_for() {
         for name in ["CLUSTER_WRITE_QUORUM", "CLUSTER_READ_QUORUM"] {
-            let error = with(|s| {
-                s.write_quorum = 2;
-                s.read_quorum = 2;
-                s.sources.insert(name, Source::Environment);
-            })
-            .unwrap_err();
+            let asked = |quorum: u32, list: &[&str]| {
+                with(|s| {
+                    s.peers = peers(list);
+                    s.write_quorum = quorum;
+                    s.read_quorum = quorum;
+                    s.sources.insert(name, Source::Environment);
+                })
+            };
+            let error = asked(2, &[]).unwrap_err();
             assert!(
                 error.error.contains(&format!("{name} (environment)")),
                 "{error:?}"
             );
+            assert!(asked(2, &["localhost:8082"]).is_ok());
+            assert!(asked(3, &["localhost:8082"]).is_err());
         }
+        let many: Vec<String> = (1..20).map(|n| format!("localhost:{n}")).collect();
+        let error = with(|s| {
+            s.peers = many;
+            s.replication_factor = 9;
+        });
+        let error = error.unwrap_err();
+        assert!(
+            error.error.contains("CLUSTER_REPLICATION_FACTOR"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_never_shown() {
+        let short = with(|s| {
+            s.peers = peers(&["localhost:8082"]);
+            s.cluster_secret = Some("hush".to_string());
+        });
+        let error = short.unwrap_err();
+        assert!(error.error.contains("CLUSTER_SECRET"), "{error:?}");
+        assert!(!format!("{error:?}").contains("hush"));
+    }
+
+    #[test]
+    fn few_virtual_nodes_are_commented_upon() {
+        let five = [
+            "localhost:8082",
+            "localhost:8083",
+            "localhost:8084",
+            "localhost:8085",
+        ];
+        let judged = with(|s| s.peers = peers(&five)).unwrap();
+        assert!(
+            judged.notes[0].contains("CLUSTER_VIRTUAL_NODES=128"),
+            "{:?}",
+            judged.notes
+        );
+        let three = with(|s| s.peers = peers(&five[..2])).unwrap();
+        assert!(three.notes.is_empty());
     }
 
     #[test]

@@ -13,14 +13,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::cluster::{self, Replication};
+use super::cluster::{self, Judged};
 use super::log::Log;
 use super::settings::Settings;
 use super::{StartError, VERSION, banner, identity};
+use crate::node::cluster::Cluster;
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
-use crate::rt::{log, mesh};
+use crate::rt::{early, log, mesh};
 use crate::store::options::{Options, WAL_SEGMENT_BYTES};
 
 /// Exit code of a machine without io_uring (EX_CONFIG).
@@ -37,7 +38,7 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 /// Serves until asked to stop.
 pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, StartError> {
-    let replication = cluster::judge(settings)?;
+    let judged = cluster::judge(settings)?;
     uring::preflight()?;
     let cpus = choose_cpus(settings, uring::available_cpus()?)?;
     let wanted: Vec<SocketAddr> = settings
@@ -61,7 +62,7 @@ pub fn serve(settings: &Settings, warnings: &[String]) -> Result<ExitCode, Start
     for warning in warnings.iter().chain(&odd_places(dir, descriptors)) {
         log.warn(warning);
     }
-    let served = run(settings, replication, &cpus, port.addrs(), &log);
+    let served = run(settings, judged, &cpus, port.addrs(), &log);
     match &served {
         Ok(()) => log.info("stopped as asked"),
         Err(failure) => log.failure(failure),
@@ -121,7 +122,7 @@ fn choose_cpus(settings: &Settings, available: Vec<usize>) -> Result<Vec<usize>,
 
 fn run(
     settings: &Settings,
-    replication: Replication,
+    judged: Judged,
     cpus: &[usize],
     listen: &[SocketAddr],
     log: &Log,
@@ -149,7 +150,7 @@ fn run(
     log.plain(banner::starting(
         settings,
         &banner::Facts {
-            replication,
+            replication: judged.replication,
             shards: identity.shards,
             cores: cpus.len(),
             listen: &listen_text.join(","),
@@ -162,7 +163,11 @@ fn run(
             "check the limits of threads and open files (ulimit -a)",
         )
     })?;
-    let config = config(settings, identity, listen);
+    for note in &judged.notes {
+        log.info(note);
+    }
+    let cluster = judged.cluster.map(|cluster| find_peers(cluster, log));
+    let config = config(settings, identity, listen, cluster);
     let announcer = log.clone();
     let port = settings.port;
     let outcome = uring::run(cpus, dir, &stop, mesh::mesh(cpus.len()), move |rt, end| {
@@ -177,7 +182,27 @@ fn run(
     })
 }
 
-fn config(settings: &Settings, identity: identity::Identity, listen: &[SocketAddr]) -> Config {
+/// Finds out where the other members are. One that cannot be found counts as down; the rest serve.
+fn find_peers(mut cluster: Cluster, log: &Log) -> Cluster {
+    let members = cluster.topology.members().iter().enumerate();
+    for (at, member) in members.filter(|(at, _)| *at != cluster.me.index()) {
+        match early::resolve(&member.name) {
+            Ok(addresses) => cluster.addresses[at] = addresses,
+            Err(error) => log.warn(&format!(
+                "peer {}: {error}; it counts as down until this node is started again",
+                member.name
+            )),
+        }
+    }
+    cluster
+}
+
+fn config(
+    settings: &Settings,
+    identity: identity::Identity,
+    listen: &[SocketAddr],
+    cluster: Option<Cluster>,
+) -> Config {
     Config {
         store: Options {
             dir: settings.dir.clone().into(),
@@ -197,7 +222,7 @@ fn config(settings: &Settings, identity: identity::Identity, listen: &[SocketAdd
         cache_bytes: settings.cache_bytes,
         listen: listen.to_vec(),
         host_names: settings.host_names.clone(),
-        cluster: None,
+        cluster,
     }
 }
 

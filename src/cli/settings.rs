@@ -24,6 +24,9 @@ use crate::base::limits::SHARDS_MAX;
 pub struct Settings {
     pub port: u16,
     pub peers: Vec<String>,
+    /// How the other members reach this node, `host:port`; worked out from `peers` when absent.
+    pub advertise: Option<String>,
+    pub cluster_secret: Option<String>,
     /// As typed: the banner repeats it.
     pub dir: String,
     pub listen: Vec<IpAddr>,
@@ -101,8 +104,32 @@ pub const SETTINGS: &[Setting] = &[
         env: "KVSTORE_PEERS",
         flag: Some("peers"),
         default: "",
-        help: "the nodes of the cluster, host:port separated by commas; this release runs one node, so at most itself",
+        help: "the members of the cluster, host:port separated by commas, with this node or without",
         set: |s, v| put(&mut s.peers, peers(v)),
+    },
+    Setting {
+        env: "KVSTORE_ADVERTISE",
+        flag: Some("advertise"),
+        default: "",
+        help: "how the other members reach this node, host:port as in their -peers; found in -peers or localhost:port when absent",
+        set: |s, v| {
+            put(
+                &mut s.advertise,
+                peers(v).map(|list| list.into_iter().next()),
+            )
+        },
+    },
+    Setting {
+        env: "CLUSTER_SECRET",
+        flag: None,
+        default: "",
+        help: "what all members know and nobody else; at least 16 bytes; without it whoever reaches the port may join in",
+        set: |s, v| {
+            put(
+                &mut s.cluster_secret,
+                Ok(Some(v.to_string()).filter(|v| !v.is_empty())),
+            )
+        },
     },
     Setting {
         env: "KVSTORE_DIR",
@@ -197,7 +224,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "CLUSTER_VIRTUAL_NODES",
         flag: None,
         default: "10",
-        help: "points of each node on the hash ring; no effect on a cluster of one",
+        help: "points of each node on the hash ring",
         set: |s, v| put(&mut s.virtual_nodes, whole(v, 1..=1024)),
     },
     Setting {
@@ -225,7 +252,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "NETWORK_TIMEOUT",
         flag: None,
         default: "2s",
-        help: "longest wait for another node; no effect on a cluster of one",
+        help: "longest wait for another node",
         set: |s, v| put(&mut s.network_timeout, duration(v, 1, 600_000, "2s")),
     },
     Setting {

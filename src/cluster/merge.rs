@@ -26,20 +26,13 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use crate::base::record::OwnedEntry;
-
-/// One version of one key as some stream showed it, tombstones included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    pub key: Box<[u8]>,
-    pub entry: OwnedEntry,
-}
+use crate::base::record::OwnedRow;
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// The live row of the smallest key left.
-    Row(Row, StaleSet),
+    Row(OwnedRow, StaleSet),
     /// A page must arrive first.
     Blocked,
     /// No row is left anywhere.
@@ -73,11 +66,13 @@ pub struct Merge {
     wanted: Vec<usize>,
     /// Streams which showed the winner of the key at hand; kept for its memory.
     agreed: Vec<usize>,
+    /// Keys and values of all rows held.
+    held_bytes: usize,
 }
 
 #[derive(Default)]
 struct Stream {
-    rows: VecDeque<Row>,
+    rows: VecDeque<OwnedRow>,
     /// Last key examined, and where the next page starts (exclusive). `None` before the first page.
     upto: Option<Box<[u8]>>,
     phase: Phase,
@@ -124,6 +119,7 @@ impl Merge {
             width,
             wanted: Vec::with_capacity(streams),
             agreed: Vec::new(),
+            held_bytes: 0,
         };
         for stream in 0..streams {
             merge.want(stream);
@@ -146,7 +142,7 @@ impl Merge {
     pub fn add(
         &mut self,
         at: usize,
-        rows: Vec<Row>,
+        rows: Vec<OwnedRow>,
         resume: Option<Box<[u8]>>,
     ) -> Result<(), Disorder> {
         let stream = self.streams.get_mut(at).ok_or(Disorder)?;
@@ -154,6 +150,7 @@ impl Merge {
             return Err(Disorder);
         }
         let moves = stream.rows.is_empty();
+        self.held_bytes += rows.iter().map(row_bytes).sum::<usize>();
         stream.rows.extend(rows);
         match resume {
             Some(_) => {
@@ -191,6 +188,12 @@ impl Merge {
         }
     }
 
+    /// Memory of the rows that wait.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// No row is left in any stream, and no page follows. Rows that are left may all be dead ones.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
@@ -199,7 +202,7 @@ impl Merge {
 
     /// Takes the rows of the smallest key out of all streams; `first` is on top with one. What is known of a
     /// key is complete when it is on top: a stream that has no row there stands behind it.
-    fn take_key(&mut self, first: usize) -> (Row, StaleSet) {
+    fn take_key(&mut self, first: usize) -> (OwnedRow, StaleSet) {
         let mut winner = self.take_row(first);
         let mut older = Vec::new();
         self.agreed.clear();
@@ -223,9 +226,10 @@ impl Merge {
         (winner, StaleSet { older, agreed })
     }
 
-    fn take_row(&mut self, at: usize) -> Row {
+    fn take_row(&mut self, at: usize) -> OwnedRow {
         let rows = &mut self.streams[at].rows;
         let row = rows.pop_front().expect("a row made the place");
+        self.held_bytes -= row_bytes(&row);
         self.replay(at);
         self.want(at);
         row
@@ -286,7 +290,7 @@ impl Stream {
 
     /// Whether a page can follow what is here. A page comes from another node: rows out of order would come
     /// out out of order, and a `resume` that stands still would be asked for without end.
-    fn fits(&self, rows: &[Row], resume: Option<&[u8]>) -> bool {
+    fn fits(&self, rows: &[OwnedRow], resume: Option<&[u8]>) -> bool {
         let mut last = self.upto.as_deref();
         for row in rows {
             if last.is_some_and(|last| &*row.key <= last) {
@@ -302,9 +306,14 @@ impl Stream {
     }
 }
 
+fn row_bytes(row: &OwnedRow) -> usize {
+    row.key.len() + row.entry.as_entry().value().map_or(0, <[u8]>::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::record::OwnedEntry;
     use crate::base::record::OwnedState;
     use crate::base::version::Version;
     use std::collections::BTreeMap;
@@ -325,13 +334,13 @@ mod tests {
     }
 
     /// `a3` is key a of version 3, `a3!` its tombstone.
-    fn rows(text: &str) -> Vec<Row> {
+    fn rows(text: &str) -> Vec<OwnedRow> {
         text.split_whitespace()
             .map(|word| {
                 let (key, rest) = word.split_at(1);
                 let version = rest.trim_end_matches('!');
                 let live = (version == rest).then_some(version);
-                Row {
+                OwnedRow {
                     key: key.as_bytes().into(),
                     entry: entry(version.parse().expect("a version"), live),
                 }
@@ -499,7 +508,7 @@ mod tests {
         rng: &mut fastrand::Rng,
         held: &Held,
         after: Option<&[u8]>,
-    ) -> (Vec<Row>, Option<Box<[u8]>>) {
+    ) -> (Vec<OwnedRow>, Option<Box<[u8]>>) {
         let left: Vec<(&Vec<u8>, &OwnedEntry)> = held
             .iter()
             .filter(|(key, _)| after.is_none_or(|after| key.as_slice() > after))
@@ -507,7 +516,7 @@ mod tests {
         let (now, later) = left.split_at(rng.usize(0..=left.len().min(6)));
         let rows = now
             .iter()
-            .map(|(key, entry)| Row {
+            .map(|(key, entry)| OwnedRow {
                 key: key.as_slice().into(),
                 entry: (*entry).clone(),
             })
@@ -525,7 +534,7 @@ mod tests {
     }
 
     /// Per key the greatest of all streams, those which are older and how many agree.
-    fn model(streams: &[Held]) -> Vec<(Row, StaleSet)> {
+    fn model(streams: &[Held]) -> Vec<(OwnedRow, StaleSet)> {
         let mut keys: Vec<&Vec<u8>> = streams.iter().flat_map(Held::keys).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -543,7 +552,7 @@ mod tests {
                     .map(|(at, _)| at)
                     .collect();
                 let agreed = held().count() - older.len();
-                let row = Row {
+                let row = OwnedRow {
                     key: key.as_slice().into(),
                     entry: best.clone(),
                 };

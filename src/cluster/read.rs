@@ -33,6 +33,7 @@ use super::{PeerState, REPLICAS_MAX, Target};
 use crate::base::member::NodeId;
 use crate::base::record::{Entry, OwnedEntry};
 use crate::base::version::Version;
+use crate::wire::message;
 
 /// One read on its way. One per request, owned by the core that coordinates it.
 #[derive(Debug)]
@@ -104,23 +105,15 @@ impl Digest {
         sum: 0,
     };
 
-    /// The sum runs over one byte of kind (0 tombstone, 1 value), then the value. Nodes compare it, so it is fixed.
+    /// As a peer would put it into its answer.
     #[must_use]
     pub fn of(entry: Option<&Entry<'_>>) -> Digest {
         let Some(entry) = entry else {
             return Digest::ABSENT;
         };
-        let mut sum = crc32fast::Hasher::new();
-        match entry.value() {
-            None => sum.update(&[0]),
-            Some(value) => {
-                sum.update(&[1]);
-                sum.update(value);
-            }
-        }
         Digest {
             version: entry.version,
-            sum: sum.finalize(),
+            sum: message::sum(entry),
         }
     }
 }

@@ -224,7 +224,9 @@ pub(crate) fn parse_fields<'a>(line: Line<'a>, fields: &'a [u8]) -> Result<Head<
             for header in headers {
                 seen.take(header.name.as_bytes(), header.value)?;
             }
-            seen.finish(line)
+            let mut head = seen.finish(line)?;
+            head.request.fields = fields;
+            Ok(head)
         }
         Ok(_) => Err(Reject::bad("bad header field")),
         Err(httparse::Error::TooManyHeaders) => Err(Reject::new(
@@ -245,6 +247,7 @@ struct Fields<'a> {
     authorization: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
     fetch_site: Option<&'a [u8]>,
+    after: Option<&'a [u8]>,
     accept: Accept,
     close: bool,
     keep_alive: bool,
@@ -277,6 +280,7 @@ impl<'a> Fields<'a> {
                 }
                 return Ok(());
             }
+            10 if is(b"x-kv-after") => &mut self.after,
             12 if is(b"content-type") => &mut self.content_type,
             13 if is(b"authorization") => &mut self.authorization,
             14 if is(b"content-length") => &mut self.content_length,
@@ -326,6 +330,8 @@ impl<'a> Fields<'a> {
                     Some(b"same-origin" | b"none") => FetchSite::Own,
                     Some(_) => FetchSite::Other,
                 },
+                after: self.after,
+                fields: b"",
                 body: b"",
             },
         })

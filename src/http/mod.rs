@@ -22,6 +22,7 @@
 mod chunked;
 pub mod client;
 pub mod date;
+pub mod fields;
 mod head;
 pub mod parser;
 pub mod query;

@@ -49,6 +49,10 @@ pub struct Request<'a> {
     pub authorization: Option<&'a [u8]>,
     pub origin: Option<&'a [u8]>,
     pub fetch_site: FetchSite,
+    /// `X-KV-After`: a version the client has seen.
+    pub after: Option<&'a [u8]>,
+    /// All header fields as they came, with the blank line; see `http::fields`.
+    pub fields: &'a [u8],
     /// Whole, with chunks joined. Present for every method; GET has no use for it.
     pub body: &'a [u8],
 }
@@ -166,6 +170,8 @@ mod tests {
             authorization: None,
             origin: origin.map(str::as_bytes),
             fetch_site,
+            after: None,
+            fields: b"",
             body: b"",
         }
     }

@@ -95,8 +95,11 @@ impl Pen {
             } else {
                 (Kind::Text, b"Not Found\n")
             };
-            let frame = form.frame;
-            frame.answer(out, &self.date, Status::NotFound, kind, &[], body);
+            // A deletion is a version too: a client may ask for it or a later one elsewhere.
+            let grave = entry.map(|entry| spell(entry.version));
+            let extra = grave.as_ref().map(|spelt| (VERSION_FIELD, &spelt[..]));
+            let (frame, extra) = (form.frame, extra.as_slice());
+            frame.answer(out, &self.date, Status::NotFound, kind, extra, body);
             return;
         };
         let kind = if text { Kind::Text } else { Kind::Bytes };
@@ -145,6 +148,10 @@ impl Pen {
         json::put_text(&mut body, problem.code.as_bytes());
         body.extend_from_slice(b",\"message\":");
         json::put_text(&mut body, problem.text.as_bytes());
+        if let Some(outcome) = refusal.outcome() {
+            body.extend_from_slice(b",\"outcome\":");
+            json::put_text(&mut body, outcome.as_bytes());
+        }
         body.extend_from_slice(b"}\n");
         frame.answer(out, date, problem.status, Kind::Json, &extra, &body);
     }
@@ -154,13 +161,19 @@ impl Pen {
             .answer(out, &self.date, Status::Ok, Kind::Json, &[], body);
     }
 
-    pub(crate) fn health(&mut self, out: &mut Vec<u8>, form: Form, stopping: bool) {
+    /// `peers`: their states as more fields of the object, empty when the node is alone.
+    pub(crate) fn health(&mut self, out: &mut Vec<u8>, form: Form, status: &str, peers: &str) {
         let body = format!(
-            "{{\"status\":\"{}\",\"version\":\"{}\"}}\n",
-            if stopping { "stopping" } else { "ok" },
+            "{{\"status\":\"{status}\",\"version\":\"{}\"{peers}}}\n",
             env!("CARGO_PKG_VERSION")
         );
-        self.json(out, form, body.as_bytes());
+        let code = match status {
+            "mismatch" => Status::ServiceUnavailable,
+            _ => Status::Ok,
+        };
+        self.count(code);
+        form.frame
+            .answer(out, &self.date, code, Kind::Json, &[], body.as_bytes());
     }
 
     pub(crate) fn options(&mut self, out: &mut Vec<u8>, form: Form, allow: &str) {

@@ -5,6 +5,7 @@
 //! /put      POST PUT           one write, JSON body        /get      GET HEAD   the bytes of one key
 //! /batch    POST               many writes, JSON body      /scan     GET HEAD   a range as one JSON object
 //! /delete   POST DELETE        a tombstone                 /metrics /health     GET HEAD
+//! /internal/peer               another member dials
 //! ```
 //!
 //! Everything is judged before anything is done. The order is: who asks (Host, Origin), where (path), how
@@ -13,29 +14,39 @@
 use std::borrow::Cow;
 
 use super::body::{self, Item};
+use super::cluster::Level;
 use super::failure::Refusal;
 use super::hosts;
 use crate::base::limits::{BATCH_BODY_BYTES_MAX, KEY_BYTES_MAX, PUT_BODY_BYTES_MAX};
+use crate::base::version::Version;
 use crate::http::parser::UNWANTED_BODY_BYTES_MAX;
 use crate::http::query;
 use crate::http::request::{Method, Request};
+use crate::wire::hello;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Op<'a> {
     Get {
         key: Cow<'a, [u8]>,
+        level: Level,
+        /// Only this version or a later one will do.
+        after: Version,
     },
-    Put(Item<'a>),
+    Put(Item<'a>, Level),
     Delete {
         key: Cow<'a, [u8]>,
+        level: Level,
     },
-    Batch(Vec<Item<'a>>),
+    Batch(Vec<Item<'a>>, Level),
     Scan {
         from: Option<Cow<'a, [u8]>>,
         to: Option<Cow<'a, [u8]>>,
         rows_max: Option<u64>,
+        level: Level,
     },
+    /// A member dials: the connection is to become its link.
+    Peer,
     Metrics,
     Health,
     /// Which methods there are.
@@ -59,10 +70,11 @@ enum Target {
     Delete,
     Metrics,
     Health,
+    Peer,
 }
 
 /// Ordered by how often they are asked for.
-const ROUTES: [Route; 7] = [
+const ROUTES: [Route; 8] = [
     Route {
         path: b"/get",
         target: Target::Get,
@@ -98,6 +110,11 @@ const ROUTES: [Route; 7] = [
         target: Target::Health,
         allow: "GET, HEAD, OPTIONS",
     },
+    Route {
+        path: hello::PATH.as_bytes(),
+        target: Target::Peer,
+        allow: "GET",
+    },
 ];
 
 /// Methods of some route: the answer to `OPTIONS *`.
@@ -116,16 +133,16 @@ pub(crate) const ENDPOINTS: &str = "no such endpoint; there are:
 /// What a head asks for: all of it, or with the body that is to follow.
 enum Asked<'a> {
     Whole(Op<'a>),
-    Put,
-    Batch,
+    Put(Level),
+    Batch(Level),
 }
 
 /// Longest body the parser may take in behind this head; `None`: [`decode`] refuses it whatever the body says.
 pub(crate) fn judge(request: &Request<'_>, host_names: Option<&[String]>) -> Option<usize> {
     match decode_head(request, host_names).ok()? {
         Asked::Whole(_) => Some(UNWANTED_BODY_BYTES_MAX),
-        Asked::Put => Some(PUT_BODY_BYTES_MAX),
-        Asked::Batch => Some(BATCH_BODY_BYTES_MAX),
+        Asked::Put(_) => Some(PUT_BODY_BYTES_MAX),
+        Asked::Batch(_) => Some(BATCH_BODY_BYTES_MAX),
     }
 }
 
@@ -136,8 +153,8 @@ pub(crate) fn decode<'a>(
 ) -> Result<Op<'a>, Refusal> {
     match decode_head(request, host_names)? {
         Asked::Whole(op) => Ok(op),
-        Asked::Put => Ok(Op::Put(body::put(request.body)?)),
-        Asked::Batch => Ok(Op::Batch(body::batch(request.body)?)),
+        Asked::Put(level) => Ok(Op::Put(body::put(request.body)?, level)),
+        Asked::Batch(level) => Ok(Op::Batch(body::batch(request.body)?, level)),
     }
 }
 
@@ -161,14 +178,23 @@ fn decode_head<'a>(
         .ok_or(Refusal::UnknownPath)?;
     let op = match (route.target, request.method) {
         (_, Method::Options) => Op::Options { allow: route.allow },
-        (Target::Get, Method::Get | Method::Head) => Op::Get { key: key(request)? },
-        (Target::Put, Method::Post | Method::Put) => return Ok(Asked::Put),
-        (Target::Batch, Method::Post) => return Ok(Asked::Batch),
-        (Target::Delete, Method::Post | Method::Delete) => Op::Delete { key: key(request)? },
+        (Target::Get, Method::Get | Method::Head) => Op::Get {
+            key: key(request)?,
+            level: level(request, "r")?,
+            after: after(request)?,
+        },
+        (Target::Put, Method::Post | Method::Put) => return Ok(Asked::Put(level(request, "w")?)),
+        (Target::Batch, Method::Post) => return Ok(Asked::Batch(level(request, "w")?)),
+        (Target::Delete, Method::Post | Method::Delete) => Op::Delete {
+            key: key(request)?,
+            level: level(request, "w")?,
+        },
+        (Target::Peer, Method::Get) => Op::Peer,
         (Target::Scan, Method::Get | Method::Head) => Op::Scan {
             from: end(request, "start")?,
             to: end(request, "end")?,
             rows_max: rows_max(request)?,
+            level: level(request, "r")?,
         },
         (Target::Metrics, Method::Get | Method::Head) => Op::Metrics,
         (Target::Health, Method::Get | Method::Head) => Op::Health,
@@ -179,7 +205,8 @@ fn decode_head<'a>(
             | Target::Scan
             | Target::Delete
             | Target::Metrics
-            | Target::Health,
+            | Target::Health
+            | Target::Peer,
             Method::Get
             | Method::Head
             | Method::Post
@@ -197,6 +224,34 @@ fn key<'a>(request: &Request<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
         Some(key) if key.len() > KEY_BYTES_MAX => Err(Refusal::KeyTooLong { bytes: key.len() }),
         Some(key) if !key.is_empty() => Ok(key),
         Some(_) | None => Err(Refusal::MissingKey),
+    }
+}
+
+/// `?consistency=one|quorum|all`, or the number itself under `name`: `w` for writes, `r` for reads.
+fn level(request: &Request<'_>, name: &str) -> Result<Level, Refusal> {
+    if request.query.is_none() {
+        return Ok(Level::Default);
+    }
+    // How many copies there are is known only later; a word that is none is refused here all the same.
+    let bad = Refusal::BadLevel { copies: 1 };
+    if let Some(word) = query::get(request.query, "consistency")? {
+        return Level::of_word(&word).ok_or(bad);
+    }
+    let Some(number) = query::get(request.query, name)? else {
+        return Ok(Level::Default);
+    };
+    std::str::from_utf8(&number)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .map(Level::Exactly)
+        .ok_or(bad)
+}
+
+fn after(request: &Request<'_>) -> Result<Version, Refusal> {
+    match request.after {
+        Some(text) => Version::parse(text).ok_or(Refusal::BadAfter),
+        None => Ok(Version::ZERO),
     }
 }
 
@@ -227,15 +282,29 @@ impl Op<'_> {
             value: Cow::Owned(item.value.into_owned()),
         };
         match self {
-            Op::Get { key } => Op::Get { key: own(key) },
-            Op::Put(item) => Op::Put(own_item(item)),
-            Op::Delete { key } => Op::Delete { key: own(key) },
-            Op::Batch(items) => Op::Batch(items.into_iter().map(own_item).collect()),
-            Op::Scan { from, to, rows_max } => Op::Scan {
+            Op::Get { key, level, after } => Op::Get {
+                key: own(key),
+                level,
+                after,
+            },
+            Op::Put(item, level) => Op::Put(own_item(item), level),
+            Op::Delete { key, level } => Op::Delete {
+                key: own(key),
+                level,
+            },
+            Op::Batch(items, level) => Op::Batch(items.into_iter().map(own_item).collect(), level),
+            Op::Scan {
+                from,
+                to,
+                rows_max,
+                level,
+            } => Op::Scan {
                 from: from.map(own),
                 to: to.map(own),
                 rows_max,
+                level,
             },
+            Op::Peer => Op::Peer,
             Op::Metrics => Op::Metrics,
             Op::Health => Op::Health,
             Op::Options { allow } => Op::Options { allow },
@@ -247,8 +316,8 @@ impl Op<'_> {
         match self {
             Op::Get { .. } | Op::Metrics => Access::Read,
             Op::Scan { .. } => Access::Scan,
-            Op::Put(_) | Op::Delete { .. } | Op::Batch(_) => Access::Write,
-            Op::Health | Op::Options { .. } => Access::None,
+            Op::Put(..) | Op::Delete { .. } | Op::Batch(..) => Access::Write,
+            Op::Health | Op::Peer | Op::Options { .. } => Access::None,
         }
     }
 }
@@ -289,10 +358,13 @@ mod tests {
 
     #[test]
     fn keys_come_from_the_query() {
-        assert_eq!(get("/get?key=a"), "Get { key: [97] }");
+        assert_eq!(
+            get("/get?key=a"),
+            "Get { key: [97], level: Default, after: Version { hlc: 0, origin: 0 } }"
+        );
         assert_eq!(
             get("/get?x=1&key=a+%2B%ff&key=b"),
-            "Get { key: [97, 32, 43, 255] }"
+            "Get { key: [97, 32, 43, 255], level: Default, after: Version { hlc: 0, origin: 0 } }"
         );
         assert_eq!(get("/get"), "400 missing query parameter: key");
         assert_eq!(get("/get?key="), "400 missing query parameter: key");
@@ -309,11 +381,11 @@ mod tests {
     fn ranges_and_limits() {
         assert_eq!(
             get("/scan"),
-            "Scan { from: None, to: None, rows_max: None }"
+            "Scan { from: None, to: None, rows_max: None, level: Default }"
         );
         assert_eq!(
             get("/scan?start=a&end=&limit=10"),
-            "Scan { from: Some([97]), to: None, rows_max: Some(10) }"
+            "Scan { from: Some([97]), to: None, rows_max: Some(10), level: Default }"
         );
         for bad in ["", "0", "-1", "+1", "1.5", "x", "99999999999999999999"] {
             assert_eq!(
@@ -325,13 +397,58 @@ mod tests {
     }
 
     #[test]
+    fn consistency_is_asked_for_in_words_or_numbers() {
+        for (query, level) in [
+            ("consistency=one", "One"),
+            ("consistency=quorum", "Quorum"),
+            ("consistency=all&r=1", "All"),
+            ("r=2", "Exactly(2)"),
+            ("w=2", "Default"),
+        ] {
+            let op = get(&format!("/get?key=a&{query}"));
+            assert!(op.contains(&format!("level: {level},")), "{query}: {op}");
+        }
+        for bad in [
+            "consistency=two",
+            "consistency=",
+            "r=",
+            "r=x",
+            "r=-1",
+            "r=99999",
+        ] {
+            let answer = get(&format!("/get?key=a&{bad}"));
+            assert!(
+                answer.starts_with("400 consistency is one"),
+                "{bad}: {answer}"
+            );
+        }
+        let after = |text: &str| {
+            let head = format!("GET /get?key=a HTTP/1.1\nHost: localhost\nX-KV-After: {text}\n\n");
+            story(&head)
+        };
+        assert!(
+            after("000000000000000a.00000002").contains("after: Version { hlc: 10, origin: 2 }")
+        );
+        assert!(after("10").starts_with("400 X-KV-After"));
+    }
+
+    #[test]
     fn methods_and_paths() {
         let with = |method: &str, target: &str| {
             story(&format!("{method} {target} HTTP/1.1\nHost: localhost\n\n"))
         };
-        assert_eq!(with("HEAD", "/get?key=a"), "Get { key: [97] }");
-        assert_eq!(with("DELETE", "/delete?key=a"), "Delete { key: [97] }");
-        assert_eq!(with("POST", "/delete?key=a"), "Delete { key: [97] }");
+        assert_eq!(
+            with("HEAD", "/get?key=a"),
+            "Get { key: [97], level: Default, after: Version { hlc: 0, origin: 0 } }"
+        );
+        assert_eq!(
+            with("DELETE", "/delete?key=a"),
+            "Delete { key: [97], level: Default }"
+        );
+        assert_eq!(
+            with("POST", "/delete?key=a"),
+            "Delete { key: [97], level: Default }"
+        );
         assert_eq!(
             with("GET", "/delete?key=a"),
             "405 method not allowed; allowed: POST, DELETE, OPTIONS"
@@ -364,7 +481,7 @@ mod tests {
         };
         assert_eq!(
             put(r#"{"key":"a","value":"b"}"#),
-            r#"Put(Item { key: "a", value: "b" })"#
+            r#"Put(Item { key: "a", value: "b" }, Default)"#
         );
         assert_eq!(put("{}"), "400 key must be a non-empty string");
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::task::{Context, Poll, Waker};
 
 use super::msg::Reply;
+use super::replica::Job;
 
 /// Who asked for something of this core's shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,12 @@ pub(crate) enum Asker {
     Here(u64),
     /// Another core, under its own ticket.
     There { core: usize, ticket: u64 },
+    /// The repair of this node's own copy, for the read under this ticket.
+    Repair(u64),
+    /// A peer.
+    Peer(Job),
+    /// A peer that wants no more than a digest.
+    PeerDigest(Job),
 }
 
 /// Mailbox of one core: tasks push, the loop takes.

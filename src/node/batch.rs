@@ -6,15 +6,20 @@
 //!          shard 2: record ─▶ mesh ─▶ their log   ─┘
 //! ```
 //!
-//! Atomic within a shard, not across shards. Of equal keys the last in the array wins; the others are not written.
+//! Atomic within a shard, not across shards; in a cluster, within a part: the items of one shard and one set of
+//! replicas, up to 4 MiB. Of equal keys the last in the array wins; the others are not written.
 
 use super::answer::{Answer, Written};
 use super::body::Item;
+use super::coordinate::Client;
 use super::failure::{Failure, Refusal};
 use super::msg::{Ask, Change};
 use super::route::{Place, Router, Waiting, own, text};
 use crate::base::hash::KeyHash;
-use crate::base::record::Entry;
+use crate::base::member::NodeId;
+use crate::base::record::{Entry, OwnedEntry, OwnedRow};
+use crate::base::slices::Slice;
+use crate::cluster::REPLICAS_MAX;
 use crate::store::Op;
 
 /// A batch some of whose parts are not answered yet.
@@ -26,26 +31,21 @@ pub(super) struct Batch {
     failure: Failure,
 }
 
+/// What the items of one record have in common. `piece`: a record between nodes fits one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    shard: u16,
+    replicas: [NodeId; REPLICAS_MAX],
+    piece: u32,
+}
+
+/// Keys and values of one record that goes to peers, at most, unless one row alone has more.
+const PART_BYTES_MAX: usize = 4 << 20;
+
 impl Router {
     /// Writes many keys, each shard's part as one atomic record. The answer comes to `place`.
-    pub(crate) fn batch(&mut self, items: &[Item<'_>], place: Place) {
-        let shards = self.owners.shards();
-        let mut order: Vec<(u16, &str, usize)> = items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| {
-                let shard = KeyHash::of(item.key.as_bytes()).shard(shards);
-                (shard, &*item.key, at)
-            })
-            .collect();
-        order.sort_unstable();
-        // Of equal keys the last of the array is the last here, and wins.
-        let mut kept: Vec<(u16, usize)> = Vec::with_capacity(order.len());
-        for (n, (shard, key, at)) in order.iter().enumerate() {
-            if order.get(n + 1).is_none_or(|next| next.1 != *key) {
-                kept.push((*shard, *at));
-            }
-        }
+    pub(crate) fn batch(&mut self, items: &[Item<'_>], needed: u16, place: Place) {
+        let kept = self.divide(items);
         let batch = self.waiting.insert(Waiting::Batch(Batch {
             place,
             // One for this function itself, so that no part can finish the batch before the last is out.
@@ -59,7 +59,7 @@ impl Router {
                 batch.parts_left += 1;
             }
             let rows = part.iter().map(|&(_, at)| &items[at]);
-            let outcome = self.write_part(part[0].0, rows, batch);
+            let outcome = self.write_part(part[0].0.shard, rows, needed, batch);
             if let Err(failure) = outcome {
                 self.settle_part(batch, part.len() as u32, Err(failure));
             }
@@ -71,12 +71,25 @@ impl Router {
         &mut self,
         shard: u16,
         rows: impl ExactSizeIterator<Item = &'a Item<'a>>,
+        needed: u16,
         batch: u64,
     ) -> Result<(), Failure> {
         let items = rows.len() as u32;
         let waiting = Waiting::Part { batch, items };
         if self.local(shard).is_some() {
             let version = self.clock.stamp(self.wall_ms);
+            if self.member.is_some() {
+                let rows = rows.map(|item| OwnedRow {
+                    key: item.key.as_bytes().into(),
+                    entry: OwnedEntry {
+                        version,
+                        state: own(text(&item.value)),
+                    },
+                });
+                let rows = rows.collect();
+                self.start_write(Client::Part { batch, items }, shard, rows, needed);
+                return Ok(());
+            }
             let ops: Vec<Op<'_>> = rows
                 .map(|item| Op {
                     key: item.key.as_bytes(),
@@ -97,8 +110,65 @@ impl Router {
             })
             .collect();
         let ticket = self.waiting.insert(waiting);
-        self.ask(core, ticket, Ask::Write { shard, changes });
+        let ask = Ask::Write {
+            shard,
+            changes,
+            needed,
+        };
+        self.ask(core, ticket, ask);
         Ok(())
+    }
+
+    /// Of equal keys the last of the array; sorted into parts, each with one shard and one set of replicas.
+    fn divide(&self, items: &[Item<'_>]) -> Vec<(Part, usize)> {
+        let shards = self.owners.shards();
+        let part_of = |item: &Item<'_>| {
+            let hash = KeyHash::of(item.key.as_bytes());
+            Part {
+                shard: hash.shard(shards),
+                replicas: self.replicas_of(hash),
+                piece: 0,
+            }
+        };
+        let mut order: Vec<(Part, &str, usize)> = items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| (part_of(item), &*item.key, at))
+            .collect();
+        order.sort_unstable();
+        // Of equal keys the last of the array is the last here, and wins.
+        let mut kept: Vec<(Part, usize)> = Vec::with_capacity(order.len());
+        let mut bytes = 0;
+        for (n, (part, key, at)) in order.iter().enumerate() {
+            if order.get(n + 1).is_some_and(|next| next.1 == *key) {
+                continue;
+            }
+            let row = key.len() + items[*at].value.len();
+            let mut part = *part;
+            if let Some((before, _)) = kept.last() {
+                part.piece = before.piece;
+                if self.member.is_some() && bytes + row > PART_BYTES_MAX {
+                    part.piece += 1;
+                    bytes = 0;
+                }
+            }
+            bytes += row;
+            kept.push((part, *at));
+        }
+        kept
+    }
+
+    /// The replicas of a key as something to sort by; alone, a node has one set.
+    fn replicas_of(&self, hash: KeyHash) -> [NodeId; REPLICAS_MAX] {
+        let mut set = [NodeId(u16::MAX); REPLICAS_MAX];
+        if let Some(member) = &self.member {
+            let replicas = member.ring.replicas(Slice::of(hash.token()));
+            for (place, node) in set.iter_mut().zip(replicas) {
+                *place = *node;
+            }
+            set.sort_unstable();
+        }
+        set
     }
 
     pub(super) fn settle_part(&mut self, ticket: u64, items: u32, outcome: Result<(), Failure>) {

@@ -20,9 +20,11 @@
 //! No task, no timer and no allocation per request on the hot path; deadlines are looked at by the core's sweep.
 
 use super::answer::{Answer, Form};
-use super::api;
+use super::api::{self, Op};
+use super::failure::Refusal;
 use super::hosts;
 use super::link::{Link, Stage};
+use super::served::Guest;
 use super::turn::{Fate, Turn};
 use crate::base::limits::{
     BODY_PROGRESS_BYTES_MIN, BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT,
@@ -52,6 +54,8 @@ pub(crate) struct Conn {
     mark: usize,
     /// What the core has counted this connection to hold.
     pub(crate) counted: usize,
+    /// A member has dialled: the connection goes to this core, and is no more ours.
+    guest: Option<Box<(usize, Guest)>>,
 }
 
 impl Conn {
@@ -66,6 +70,7 @@ impl Conn {
             since: now,
             mark: 0,
             counted: 0,
+            guest: None,
         }
     }
 
@@ -83,6 +88,9 @@ impl Conn {
         // Neither: an error or a hang-up with nothing asked for; reading tells which.
         if (readable || !writable) && self.read(turn, input) == Fate::Close {
             return Fate::Close;
+        }
+        if self.guest.is_some() {
+            return Fate::HandOver;
         }
         self.settle(turn)
     }
@@ -204,6 +212,12 @@ impl Conn {
                     let mut form = Form::of(&request);
                     form.frame.keep_alive &= !turn.stopping;
                     match api::decode(&request, names) {
+                        Ok(Op::Peer) => {
+                            let fields = request.fields.to_vec();
+                            if self.welcome(turn, form, &fields, &input[used..]) {
+                                return input.len();
+                            }
+                        }
                         Ok(op) => self.link.start(turn, form, op),
                         Err(refusal) => self.link.refuse(turn, form, &refusal),
                     }
@@ -232,6 +246,31 @@ impl Conn {
         self.leftover = Vec::new();
         self.parser = Parser::default();
         self.settle(turn)
+    }
+
+    /// A member dials. True: the connection is no more ours.
+    fn welcome(&mut self, turn: &mut Turn<'_>, form: Form, fields: &[u8], rest: &[u8]) -> bool {
+        if !self.link.is_quiet() || !turn.out.is_empty() {
+            let why = "requests came before the upgrade".to_owned();
+            self.link.refuse(turn, form, &Refusal::Peer(why));
+            return false;
+        }
+        match turn.router.greet(fields) {
+            Ok((core, mut guest)) => {
+                guest.input = rest.to_vec();
+                self.guest = Some(Box::new((core, guest)));
+                true
+            }
+            Err(refusal) => {
+                self.link.refuse(turn, form, &refusal);
+                false
+            }
+        }
+    }
+
+    /// Who is to have this connection, after [`Fate::HandOver`].
+    pub(crate) fn take_guest(&mut self) -> Option<(usize, Guest)> {
+        self.guest.take().map(|guest| *guest)
     }
 
     /// Between requests, with nothing owed to the client.

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::answer::{Answer, Form};
 use super::arrivals::Asker;
@@ -21,7 +22,9 @@ use super::failure::Failure;
 use super::metrics::Metric;
 use super::msg::{Kind, Msg, Reply};
 use super::pipeline::Slot;
+use super::replica;
 use super::route::{Place, Router};
+use super::served::{Ended, Guest, HandOver, Served};
 use super::turn::{Fate, Turn};
 use super::{Announce, Started};
 use crate::base::hash::Map;
@@ -39,6 +42,8 @@ use crate::store::completions::Done;
 const ACCEPTS_PER_TURN: usize = 64;
 /// The clock is looked at once per so many connections served, and messages: one look costs some 25 ns.
 const LOOKS_PER_CLOCK: usize = 4;
+/// A link on which a member has sent nothing for so long, not even a heartbeat, is dead.
+const SERVED_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The shared out buffer keeps at most this much memory between turns.
 const OUT_BYTES_KEPT: usize = 1 << 20;
 
@@ -50,6 +55,8 @@ pub(crate) struct Core<'r> {
     conns: Map<Token, Box<Conn>>,
     /// Sum of what the connections hold ([`Conn::held_bytes`]).
     held_bytes: usize,
+    /// Links that other members have dialled.
+    served: Map<Token, Served>,
     host_names: Vec<String>,
     /// Read buffer, shared by all connections.
     input: Box<[u8]>,
@@ -97,6 +104,7 @@ impl<'r> Core<'r> {
             router,
             conns: Map::default(),
             held_bytes: 0,
+            served: Map::default(),
             host_names,
             input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             out: Vec::new(),
@@ -140,10 +148,15 @@ impl<'r> Core<'r> {
     }
 
     async fn park(&mut self) -> io::Result<()> {
-        let until = [self.sweep_at, self.accept_at, self.cut_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let until = [
+            self.sweep_at,
+            self.accept_at,
+            self.cut_at,
+            self.router.wake_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let stopping = self.cut_at.is_some();
         let (rt, router) = (&self.rt, &self.router);
         let ready = &mut |cx: &mut std::task::Context<'_>| {
@@ -178,25 +191,112 @@ impl<'r> Core<'r> {
                     token,
                     readable,
                     writable,
-                } => {
-                    self.serve_one(token, |conn, turn, input| {
-                        conn.on_ready(turn, input, readable, writable)
-                    });
-                }
+                } => self.on_ready(token, readable, writable),
             }
         }
         self.events = events;
-        self.hand_out();
+        worked |= self.router.take_heard();
         self.look_at_clock()?;
+        self.hand_out();
         if self.rt.stop().is_raised() {
             worked |= self.stop();
         }
+        self.send_to_peers();
         worked |= !(self.messages.is_empty() && self.router.stirred.is_empty());
         self.router.port.ship();
         if self.out.capacity() > OUT_BYTES_KEPT {
             self.out = Vec::new();
         }
         Ok(worked)
+    }
+
+    fn on_ready(&mut self, token: Token, readable: bool, writable: bool) {
+        if self.conns.contains_key(&token) || self.router.member.is_none() {
+            return self.serve_one(token, |conn, turn, input| {
+                conn.on_ready(turn, input, readable, writable)
+            });
+        }
+        if self.served.contains_key(&token) {
+            self.serve_peer(token, readable);
+        } else if let Some(member) = &mut self.router.member {
+            let ready = (readable, writable);
+            member
+                .peers
+                .on_ready(&mut self.net, token, &mut self.input, ready);
+        }
+    }
+
+    fn serve_peer(&mut self, token: Token, readable: bool) {
+        let Some(served) = self.served.get_mut(&token) else {
+            return;
+        };
+        let ended = served.on_ready(&mut self.net, self.router, &mut self.input, readable);
+        if let Err(ended) = ended {
+            self.end_served(token, &ended);
+        }
+    }
+
+    /// A member's connection is to be served here.
+    fn welcome(&mut self, token: Token, guest: Guest) {
+        let mut served = Served::new(token, guest, self.router.secret(), self.now);
+        let begun = served.begin(&mut self.net, self.router);
+        self.served.insert(token, served);
+        if let Err(ended) = begun {
+            self.end_served(token, &ended);
+        }
+    }
+
+    fn end_served(&mut self, token: Token, ended: &Ended) {
+        self.net.close(token);
+        if let Some(served) = self.served.remove(&token) {
+            let line = format!("link of peer {}: {}", served.name(), ended.0);
+            self.router.grumble.tell(&*self.router.log, self.now, &line);
+        }
+    }
+
+    /// Answers and requests to other members leave: one write per link.
+    fn send_to_peers(&mut self) {
+        let mut answers = std::mem::take(&mut self.router.peer_answers);
+        let mut touched: Vec<Token> = Vec::new();
+        for (job, digest, reply) in answers.drain(..) {
+            if let Some(served) = self.served.get_mut(&job.token) {
+                replica::tell(&reply, digest, |message| served.answer(job.id, message));
+                touched.push(job.token);
+            }
+        }
+        self.router.peer_answers = answers;
+        touched.sort_unstable();
+        touched.dedup();
+        for token in touched {
+            let sent = self
+                .served
+                .get_mut(&token)
+                .map(|served| served.push_out(&mut self.net));
+            if let Some(Err(ended)) = sent {
+                self.end_served(token, &ended);
+            }
+        }
+        if let Some(member) = &mut self.router.member {
+            member.peers.flush(&mut self.net);
+        }
+    }
+
+    /// Deadlines, heartbeats and silence of members.
+    fn look_at_members(&mut self) {
+        self.router.look_at_dues();
+        let Some(member) = &mut self.router.member else {
+            return;
+        };
+        if member.peers.wake_at() > self.now {
+            return;
+        }
+        member.peers.tick(&mut self.net);
+        let silent = |served: &Served| self.now.since(served.heard) > SERVED_SILENCE_MAX;
+        let gone = self.served.iter().filter(|(_, served)| silent(served));
+        let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
+        for token in gone {
+            self.end_served(token, &Ended("it is silent".to_owned()));
+        }
     }
 
     /// Messages, finished writes and finished tasks.
@@ -212,6 +312,12 @@ impl<'r> Core<'r> {
                 Kind::Reply { ticket, reply } => self.router.on_foreign_reply(from, ticket, reply),
                 Kind::Listening => self.on_listening(),
                 Kind::Drained => self.cores_drained += 1,
+                Kind::HandOver(HandOver { connection, guest }) => {
+                    match self.net.adopt(connection) {
+                        Ok(token) => self.welcome(token, guest),
+                        Err(error) => (self.router.log)(&format!("link of a peer: {error}")),
+                    }
+                }
                 // Both belong to the start, which is over.
                 Kind::Opened(_) | Kind::Listen => {}
             }
@@ -334,6 +440,27 @@ impl<'r> Core<'r> {
                 self.conns.remove(&token);
                 self.count_connections();
             }
+            Fate::HandOver => {
+                let guest = conn.take_guest();
+                self.conns.remove(&token);
+                self.count_connections();
+                self.hand_over(token, guest);
+            }
+        }
+    }
+
+    /// A connection turns out to be a member's, for one of our cores.
+    fn hand_over(&mut self, token: Token, guest: Option<(usize, Guest)>) {
+        match guest {
+            Some((core, guest)) if core == self.rt.core() => self.welcome(token, guest),
+            Some((core, guest)) => match self.net.detach(token) {
+                Ok(connection) => {
+                    let parcel = HandOver { connection, guest };
+                    self.router.port.send(core, Msg(Kind::HandOver(parcel)));
+                }
+                Err(_) => self.net.close(token),
+            },
+            None => self.net.close(token),
         }
     }
 
@@ -402,6 +529,7 @@ impl<'r> Core<'r> {
     }
 
     fn look_at_clock(&mut self) -> io::Result<()> {
+        self.look_at_members();
         if self.sweep_at.is_none() && self.accept_at.is_none() {
             return Ok(());
         }
@@ -471,6 +599,12 @@ impl<'r> Core<'r> {
         }
         self.drained = true;
         self.cores_drained += 1;
+        for token in std::mem::take(&mut self.served).into_keys() {
+            self.net.close(token);
+        }
+        if let Some(member) = &mut self.router.member {
+            member.peers.close(&mut self.net);
+        }
         tell_others(&self.rt, &mut self.router.port, || Kind::Drained);
         true
     }

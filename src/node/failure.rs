@@ -22,6 +22,18 @@ pub(crate) enum Failure {
     Closed,
     /// The log failed under the write: it may or may not be there after a restart.
     Unknown,
+    /// Too few replicas are alive; the write was not even sent.
+    NotApplied { alive: u16, needed: u16 },
+    /// Too few replicas have confirmed the write in time; it may appear yet.
+    Uncertain { acks: u16, needed: u16 },
+    /// Too few replicas could be read; certain, at once.
+    Unavailable { answered: u16, needed: u16 },
+    /// Too few replicas were read in time.
+    TimedOut { answered: u16, needed: u16 },
+    /// Nobody alive has a version as new as the client has seen.
+    Stale,
+    /// A peer was lost in the middle of a scan.
+    Lost,
     /// Data is damaged or unreadable. Never to be told as "not found".
     Unreadable,
 }
@@ -57,6 +69,13 @@ pub(crate) enum Refusal {
         bytes: usize,
     },
     BadLimit,
+    /// A consistency nobody can meet here.
+    BadLevel {
+        copies: u16,
+    },
+    BadAfter,
+    /// A member that does not belong to this cluster, and why.
+    Peer(String),
     Percent,
     Body(BadBody),
     /// A web page of another site asks.
@@ -101,8 +120,52 @@ pub(crate) struct Problem<'a> {
 }
 
 impl Failure {
-    fn words(self) -> (Status, &'static str, &'static str) {
-        match self {
+    fn words(self) -> (Status, &'static str, Cow<'static, str>) {
+        let (status, code, text) = match self {
+            Failure::NotApplied { alive, needed } => {
+                return (
+                    Status::ServiceUnavailable,
+                    "unavailable",
+                    format!(
+                        "{alive} of the {needed} replicas needed can be reached; nothing was done; outcome: not_applied"
+                    )
+                    .into(),
+                );
+            }
+            Failure::Uncertain { acks, needed } => {
+                return (
+                    Status::ServiceUnavailable,
+                    "uncertain",
+                    format!(
+                        "{acks} of the {needed} replicas needed have confirmed; it may be kept; outcome: unknown"
+                    )
+                    .into(),
+                );
+            }
+            Failure::Unavailable { answered, needed } => {
+                return (
+                    Status::ServiceUnavailable,
+                    "unavailable",
+                    format!("{answered} of the {needed} replicas needed can be read").into(),
+                );
+            }
+            Failure::TimedOut { answered, needed } => {
+                return (
+                    Status::GatewayTimeout,
+                    "timeout",
+                    format!("{answered} of the {needed} replicas needed answered in time").into(),
+                );
+            }
+            Failure::Stale => (
+                Status::GatewayTimeout,
+                "stale",
+                "no replica that can be read has the version asked for with X-KV-After",
+            ),
+            Failure::Lost => (
+                Status::ServiceUnavailable,
+                "unavailable",
+                "a replica was lost during the scan; try again",
+            ),
             Failure::Busy => (
                 Status::ServiceUnavailable,
                 "overloaded",
@@ -128,6 +191,15 @@ impl Failure {
                 "unreadable",
                 "stored data cannot be read; see the node's log",
             ),
+        };
+        (status, code, text.into())
+    }
+
+    /// What a client may believe of its write.
+    fn outcome(self) -> &'static str {
+        match self {
+            Failure::Unknown | Failure::Uncertain { .. } => "unknown",
+            _ => "not_applied",
         }
     }
 }
@@ -174,10 +246,21 @@ impl Refusal {
                 "this Host is not a name of this node; use localhost, an IP address or a name it was started with (-host-names)"
                     .into(),
             ),
-            Refusal::Store(failure) => {
-                let (status, code, text) = failure.words();
-                (status, code, text.into())
-            }
+            Refusal::Store(failure) => failure.words(),
+            Refusal::BadLevel { copies } => (
+                Status::BadRequest,
+                "bad_consistency",
+                format!(
+                    "consistency is one, quorum or all, w and r a number from 1 to {copies}: a key has {copies} copies"
+                )
+                .into(),
+            ),
+            Refusal::BadAfter => (
+                Status::BadRequest,
+                "bad_version",
+                "X-KV-After must be a version as X-KV-Version spells it".into(),
+            ),
+            Refusal::Peer(mismatch) => (Status::Forbidden, "not_a_peer", mismatch.as_str().into()),
             Refusal::Partial {
                 failed,
                 items,
@@ -195,6 +278,15 @@ impl Refusal {
     pub(crate) fn allow(&self) -> Option<&'static str> {
         match self {
             Refusal::Method { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
+    /// Whether the write it answers was done: `not_applied` or `unknown`. `None`: nothing was to be written, or
+    /// the status tells.
+    pub(crate) fn outcome(&self) -> Option<&'static str> {
+        match self {
+            Refusal::Store(failure) | Refusal::Partial { failure, .. } => Some(failure.outcome()),
             _ => None,
         }
     }

@@ -12,13 +12,14 @@ use super::api::Op;
 use super::failure::{Failure, Refusal};
 use super::metrics::Metric;
 use super::pipeline::{Pipeline, Slot, State};
-use super::route::{Place, text};
+use super::route::{Place, Router, text};
 use super::scan_run::Taken;
 use super::turn::{Fate, Turn};
 use crate::base::limits::{
     HELD_BYTES_FREE, LINGER_BYTES_MAX, OUTPUT_BYTES_HIGH, PIPELINE_REQUESTS_MAX, READ_BYTES_GUESS,
 };
 use crate::base::record;
+use crate::base::version::Version;
 use crate::http::status::Reject;
 use crate::rt::net::Token;
 
@@ -160,37 +161,16 @@ impl Link {
             token: self.token,
             seq: self.pipeline.next_seq(),
         };
-        let counters = &mut turn.router.pen.counters;
         let waiting = match op {
-            Op::Get { key } => return self.get(turn, form, place, &key),
-            Op::Put(item) => {
-                counters.count(Metric::Writes);
-                let (key, state) = (item.key.as_bytes(), text(&item.value));
-                let sent = turn.router.write(key, state, Written::Put, place);
-                sent.map(|()| State::Write)
-            }
-            Op::Delete { key } => {
-                counters.count(Metric::Deletes);
-                let state = record::State::Deleted;
-                let sent = turn.router.write(&key, state, Written::Delete, place);
-                sent.map(|()| State::Write)
-            }
-            Op::Batch(items) => {
-                counters.count(Metric::Batches);
-                turn.router.batch(&items, place);
-                Ok(State::Write)
-            }
-            Op::Scan { .. } if turn.full => Err(Failure::Busy),
-            Op::Scan { from, to, rows_max } => {
-                counters.count(Metric::Scans);
-                let ticket = turn.router.start_scan(place, form, from, to, rows_max);
-                ticket.map(State::Scan)
-            }
-            Op::Metrics => turn.router.metrics(place).map(|()| State::Read),
+            Op::Get { key, level, after } => match turn.router.read_needed(level) {
+                Ok(needed) => return self.get(turn, form, place, &key, (needed, after)),
+                Err(refusal) => Err(refusal),
+            },
             Op::Health => {
-                let stopping = turn.stopping;
+                let (stopping, router) = (turn.stopping, &mut *turn.router);
+                let (status, peers) = router.health(stopping);
                 return self.put(turn, form, |turn, out| {
-                    turn.router.pen.health(out, form, stopping);
+                    turn.router.pen.health(out, form, status, &peers);
                 });
             }
             Op::Options { allow } => {
@@ -198,19 +178,27 @@ impl Link {
                     turn.router.pen.options(out, form, allow);
                 });
             }
+            other => start(turn.router, form, place, other, turn.full),
         };
         match waiting {
             Ok(state) => self.pipeline.push(Slot { form, state }),
-            Err(failure) => self.refuse(turn, form, &failure.into()),
+            Err(refusal) => self.refuse(turn, form, &refusal),
         }
     }
 
-    fn get(&mut self, turn: &mut Turn<'_>, form: Form, place: Place, key: &[u8]) {
+    fn get(
+        &mut self,
+        turn: &mut Turn<'_>,
+        form: Form,
+        place: Place,
+        key: &[u8],
+        wanted: (u16, Version),
+    ) {
         let first = self.pipeline.is_empty();
         let mut later = Vec::new();
         let out = if first { &mut *turn.out } else { &mut later };
         let full = turn.full;
-        let found = turn.router.get(key, place, |pen, entry| {
+        let found = turn.router.get(key, wanted, place, |pen, entry| {
             let value = entry.and_then(|entry| entry.value()).unwrap_or_default();
             if full && value.len() > HELD_BYTES_FREE {
                 pen.refused(out, form, &Failure::Busy.into());
@@ -400,6 +388,57 @@ impl Link {
             Life::Lingering { .. } => Fate::Close,
             Life::Open | Life::Closing => Fate::Keep,
         }
+    }
+}
+
+/// Sends a request on its way whose answer comes later.
+fn start(
+    router: &mut Router,
+    form: Form,
+    place: Place,
+    op: Op<'_>,
+    full: bool,
+) -> Result<State, Refusal> {
+    let count = |router: &mut Router, metric| router.pen.counters.count(metric);
+    match op {
+        Op::Put(item, level) => {
+            let needed = router.write_needed(level)?;
+            count(router, Metric::Writes);
+            let (key, state) = (item.key.as_bytes(), text(&item.value));
+            router.write(key, state, needed, Written::Put, place)?;
+            Ok(State::Write)
+        }
+        Op::Delete { key, level } => {
+            let needed = router.write_needed(level)?;
+            count(router, Metric::Deletes);
+            let state = record::State::Deleted;
+            router.write(&key, state, needed, Written::Delete, place)?;
+            Ok(State::Write)
+        }
+        Op::Batch(items, level) => {
+            let needed = router.write_needed(level)?;
+            count(router, Metric::Batches);
+            router.batch(&items, needed, place);
+            Ok(State::Write)
+        }
+        Op::Scan { .. } if full => Err(Failure::Busy.into()),
+        Op::Scan {
+            from,
+            to,
+            rows_max,
+            level,
+        } => {
+            let needed = router.read_needed(level)?;
+            count(router, Metric::Scans);
+            let ticket = router.start_scan(place, form, [from, to], rows_max, needed)?;
+            Ok(State::Scan(ticket))
+        }
+        Op::Metrics => {
+            router.metrics(place)?;
+            Ok(State::Read)
+        }
+        // Both are answered where they are taken in.
+        Op::Get { .. } | Op::Health | Op::Peer | Op::Options { .. } => Err(Refusal::UnknownPath),
     }
 }
 

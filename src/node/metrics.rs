@@ -43,9 +43,11 @@ pub(crate) enum Metric {
     RejectedOverload,
     /// Requests handed to another core.
     Forwarded,
+    /// Writes a replica has missed and nobody keeps for it.
+    HintsDropped,
 }
 
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "writes",
     "reads",
     "batches",
@@ -71,6 +73,7 @@ const NAMES: [&str; 25] = [
     "bad_requests",
     "rejected_overload",
     "forwarded",
+    "hints_dropped",
 ];
 
 /// Values of every [`Metric`]: of one core, or summed.
@@ -154,7 +157,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("\"forwarded\":14,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
+            text.ends_with("\"forwarded\":14,\"hints_dropped\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
             "{text}"
         );
     }

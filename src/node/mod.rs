@@ -37,18 +37,25 @@ mod batch;
 pub mod body;
 pub mod cluster;
 mod conn;
+mod coordinate;
 mod core;
 mod failure;
+mod greet;
+mod grumble;
+mod handoff;
 mod hosts;
 mod json;
 mod link;
 mod metrics;
 pub mod msg;
 mod owners;
+mod peers;
 mod pipeline;
+mod replica;
 mod route;
 mod scan;
 mod scan_run;
+mod served;
 mod slots;
 mod turn;
 
@@ -62,9 +69,11 @@ use std::time::Duration;
 
 use self::barrier::{all_open, tell_others};
 use self::cluster::Cluster;
+use self::coordinate::Member;
 use self::core::Core;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
+use self::peers::Identity;
 use self::route::Router;
 use crate::rt::Rt;
 use crate::rt::mesh::Port;
@@ -133,7 +142,18 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let owners = Owners::new(config.shards, port.cores());
     let shared = Shared::new(&rt, config.cache_bytes, Rc::clone(&log));
-    let mut router = Router::new(&rt, owners, &shared, port, log);
+    let member = config.cluster.as_ref().map(|cluster| {
+        let identity = Identity {
+            node_uuid: config.store.node_uuid,
+            cores: port.cores() as u16,
+            shards: config.shards,
+            digest: cluster.topology.digest(),
+            fields: cluster.topology.fields(),
+        };
+        let (facts, identity) = (Rc::new(cluster.clone()), Rc::new(identity));
+        Box::new(Member::new(&rt, &facts, &identity, Rc::clone(&log)))
+    });
+    let mut router = Router::new(&rt, owners, &shared, port, member, log);
     let served = serve(&rt, &mut router, config, announce).await;
     if served.is_err() {
         rt.stop().raise();

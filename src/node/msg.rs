@@ -9,13 +9,14 @@
 //! The rest of [`Msg`] walks all cores through start and stop together (see `barrier.rs`).
 
 use crate::base::hash::KeyHash;
-use crate::base::record::{OwnedEntry, OwnedState};
+use crate::base::record::{OwnedEntry, OwnedRow, OwnedState};
 use crate::base::version::Version;
 use crate::store::{Page, ScanRange};
 
 use super::Started;
 use super::failure::Failure;
 use super::metrics::Snapshot;
+use super::served::HandOver;
 
 /// One message of the mesh. Opaque above `node`: the command line only creates the mesh.
 pub struct Msg(pub(crate) Kind);
@@ -36,21 +37,31 @@ pub(crate) enum Kind {
     Listen,
     /// To core 0: the sender accepts connections.
     Listening,
+    /// A peer has dialled: the connection is for a shard of the receiver.
+    HandOver(HandOver),
     /// The sender has no request left and will ask for nothing more.
     Drained,
 }
 
 /// Something only the owner of a shard can do.
 pub(crate) enum Ask {
+    /// Coordinate a read of this key.
     Get {
         key: Box<[u8]>,
         hash: KeyHash,
+        needed: u16,
+        after: Version,
     },
-    /// One atomic record: keys of one shard, each once.
+    /// Coordinate a write: one atomic record, keys of one shard with the same replicas, each once.
     Write {
         shard: u16,
         changes: Vec<Change>,
+        needed: u16,
     },
+    /// Read this node's own copy.
+    Fetch { key: Box<[u8]>, hash: KeyHash },
+    /// Write this node's own copy.
+    Apply { shard: u16, rows: Vec<OwnedRow> },
     Scan {
         shard: u16,
         range: ScanRange,
@@ -72,6 +83,8 @@ pub(crate) enum Reply {
     Got(Result<Option<OwnedEntry>, Failure>),
     /// Durable under this version, or not.
     Written(Result<Version, Failure>),
+    /// Rows that brought their versions are durable here, or not.
+    Applied(Result<(), Failure>),
     Page {
         shard: u16,
         page: Result<Page, Failure>,

@@ -191,7 +191,9 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::version::Version;
     use crate::http::response::Frame;
+    use crate::node::cluster::Level;
     use std::borrow::Cow;
 
     const FORM: Form = Form {
@@ -229,7 +231,8 @@ mod tests {
         pipeline.push(slot(State::Read));
         pipeline.push(slot(State::Scan(9)));
         let key = Cow::Owned(b"k".to_vec());
-        let delete = Op::Delete { key };
+        let level = Level::Default;
+        let delete = Op::Delete { key, level };
         assert!(pipeline.must_wait(&delete) && !pipeline.must_wait(&Op::Metrics));
         pipeline.push(slot(State::Held(delete)));
         assert!(pipeline.fill(read, Answer::Found(None)) && pipeline.take_startable().is_none());
@@ -244,7 +247,8 @@ mod tests {
         pipeline.push(slot(State::Write));
         let held = pipeline.next_seq();
         let key = Cow::Owned(b"k".to_vec());
-        pipeline.push(slot(State::Held(Op::Get { key })));
+        let (level, after) = (Level::Default, Version::ZERO);
+        pipeline.push(slot(State::Held(Op::Get { key, level, after })));
         assert!(pipeline.is_held() && pipeline.take_startable().is_none());
         assert!(pipeline.fill(write, Answer::Found(None)));
         assert!(pipeline.take_startable().is_some());

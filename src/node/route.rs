@@ -17,17 +17,20 @@ use std::rc::Rc;
 use super::answer::{Answer, Page as MetricsPage, Pen, Written};
 use super::arrivals::{Arrivals, Asker};
 use super::batch::Batch;
+use super::coordinate::{Client, Member, Reading, Writing};
 use super::failure::Failure;
+use super::grumble::Grumble;
 use super::metrics::{Metric, Snapshot};
 use super::msg::{Ask, Change, Kind, Msg, Reply};
 use super::owners::Owners;
+use super::replica::{Gather, Job};
 use super::scan_run::ScanRun;
 use super::slots::Slots;
 use crate::base::hash::KeyHash;
 use crate::base::limits::{MESH_IN_FLIGHT_MAX, READS_WAITING_MAX, SCAN_PAGE_BYTES};
-use crate::base::record::{Entry, OwnedState, State};
+use crate::base::record::{Entry, OwnedEntry, OwnedRow, OwnedState, State};
 use crate::base::time::Instant;
-use crate::base::version::{Clock, Version};
+use crate::base::version::{Clock, ORIGIN_CORE_BITS, Version};
 use crate::rt::Rt;
 use crate::rt::mesh::Port;
 use crate::rt::net::Token;
@@ -55,7 +58,7 @@ pub(crate) struct Router {
     /// Unanswered requests to each core, pages of scans excepted.
     in_flight: Vec<usize>,
     /// Reads that wait for the disk or another core.
-    reads_waiting: usize,
+    pub(super) reads_waiting: usize,
     pub(super) clock: Clock,
     /// Wall clock of this turn, milliseconds.
     pub(super) wall_ms: u64,
@@ -67,8 +70,14 @@ pub(crate) struct Router {
     pub(super) answered: Vec<(Place, Answer)>,
     /// Connections whose scan has something to send.
     pub(super) stirred: Vec<Token>,
+    /// This core's part in the cluster; `None`: the node is alone.
+    pub(crate) member: Option<Box<Member>>,
+    /// Answers to peers that have dialled this core.
+    pub(super) peer_answers: Vec<(Job, bool, Reply)>,
     /// The node is about to end: why. The first reason stays.
     pub(super) fault: Option<String>,
+    /// For lines that others can cause.
+    pub(super) grumble: Grumble,
     /// Where the operator looks.
     pub(super) log: Rc<dyn Fn(&str)>,
     pub(super) pen: Pen,
@@ -93,6 +102,17 @@ pub(super) enum Waiting {
         ticket: u64,
         version: Version,
     },
+    /// Rows with their versions on their way into this node's own copy.
+    Applying {
+        asker: Asker,
+    },
+    /// Another core reads for a peer.
+    Fetching {
+        asker: Asker,
+    },
+    Gather(Gather),
+    Writing(Box<Writing>),
+    Reading(Box<Reading>),
     /// The part of a batch that goes to one shard.
     Part {
         batch: u64,
@@ -113,9 +133,13 @@ impl Router {
         owners: Owners,
         shared: &Rc<Shared>,
         port: Port<Msg>,
+        member: Option<Box<Member>>,
         log: Rc<dyn Fn(&str)>,
     ) -> Router {
         let wall_ms = rt.wall_ms();
+        let node = member
+            .as_ref()
+            .map_or(0, |member| u32::from(member.facts.me.0));
         Router {
             rt: rt.clone(),
             owners,
@@ -126,13 +150,16 @@ impl Router {
             port,
             arrivals: Rc::default(),
             waiting: Slots::new(),
-            clock: Clock::new(rt.core() as u32),
+            clock: Clock::new(node << ORIGIN_CORE_BITS | rt.core() as u32),
             wall_ms,
             started: rt.now(),
             scans: 0,
             scan_bytes: 0,
             answered: Vec::new(),
             stirred: Vec::new(),
+            member,
+            grumble: Grumble::default(),
+            peer_answers: Vec::new(),
             fault: None,
             log,
             pen: Pen {
@@ -195,16 +222,15 @@ impl Router {
     pub(crate) fn get<R>(
         &mut self,
         key: &[u8],
+        (needed, after): (u16, Version),
         place: Place,
         read: impl FnOnce(&mut Pen, Option<Entry<'_>>) -> R,
     ) -> Option<Result<R, Failure>> {
         self.pen.counters.count(Metric::Reads);
         let hash = KeyHash::of(key);
         let shard = hash.shard(self.owners.shards());
-        let one = Waiting::One {
-            place,
-            written: Written::Put,
-        };
+        let written = Written::Put;
+        let one = Waiting::One { place, written };
         let Some(store) = self.local(shard).map(Rc::clone) else {
             let core = self.owners.core_of(shard);
             if let Err(failure) = self.may_ask(core).and_then(|()| self.may_wait()) {
@@ -212,10 +238,23 @@ impl Router {
             }
             self.reads_waiting += 1;
             let ticket = self.waiting.insert(one);
-            let key = key.into();
-            self.ask(core, ticket, Ask::Get { key, hash });
+            let ask = Ask::Get {
+                key: key.into(),
+                hash,
+                needed,
+                after,
+            };
+            self.ask(core, ticket, ask);
             return None;
         };
+        if !self.reads_alone(hash, needed, after) {
+            if let Err(failure) = self.may_wait() {
+                return Some(Err(failure));
+            }
+            self.reads_waiting += 1;
+            self.start_read(Client::Place { place, written }, key, hash, needed, after);
+            return None;
+        }
         let pen = &mut self.pen;
         match store.get(key, hash, |entry| read(pen, entry)) {
             Ok(Got::Answer(answer)) => Some(Ok(answer)),
@@ -232,7 +271,13 @@ impl Router {
         }
     }
 
-    fn read_from_disk(&self, store: Rc<Store>, key: Box<[u8]>, hash: KeyHash, asker: Asker) {
+    pub(super) fn read_from_disk(
+        &self,
+        store: Rc<Store>,
+        key: Box<[u8]>,
+        hash: KeyHash,
+        asker: Asker,
+    ) {
         let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
         self.rt.spawn(async move {
             let got = store.get_from_disk(&key, hash).await.map_err(|error| {
@@ -243,7 +288,7 @@ impl Router {
         });
     }
 
-    fn unreadable(&self, error: &ReadError) -> Failure {
+    pub(super) fn unreadable(&self, error: &ReadError) -> Failure {
         (self.log)(&error.0);
         Failure::Unreadable
     }
@@ -253,12 +298,22 @@ impl Router {
         &mut self,
         key: &[u8],
         state: State<'_>,
+        needed: u16,
         written: Written,
         place: Place,
     ) -> Result<(), Failure> {
         let shard = KeyHash::of(key).shard(self.owners.shards());
         if self.local(shard).is_some() {
             let version = self.clock.stamp(self.wall_ms);
+            if self.member.is_some() {
+                let state = own(state);
+                let rows = vec![OwnedRow {
+                    key: key.into(),
+                    entry: OwnedEntry { version, state },
+                }];
+                self.start_write(Client::Place { place, written }, shard, rows, needed);
+                return Ok(());
+            }
             let waiting = Waiting::Write {
                 place,
                 written,
@@ -274,7 +329,12 @@ impl Router {
             key: key.into(),
             state: own(state),
         }];
-        self.ask(core, ticket, Ask::Write { shard, changes });
+        let ask = Ask::Write {
+            shard,
+            changes,
+            needed,
+        };
+        self.ask(core, ticket, ask);
         Ok(())
     }
 
@@ -338,23 +398,48 @@ impl Router {
     pub(crate) fn on_ask(&mut self, core: usize, ticket: u64, ask: Ask) {
         let asker = Asker::There { core, ticket };
         match ask {
-            Ask::Get { key, hash } => {
-                let shard = hash.shard(self.owners.shards());
-                let Some(store) = self.local(shard).map(Rc::clone) else {
-                    return self.reply(asker, Reply::Got(Err(Failure::Closed)));
-                };
-                let got = store.get(&key, hash, |entry| entry.map(|entry| entry.to_owned()));
-                match got {
-                    Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
-                    Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
-                    Err(error) => {
-                        let failure = self.unreadable(&error);
-                        self.reply(asker, Reply::Got(Err(failure)));
-                    }
+            Ask::Get {
+                key,
+                hash,
+                needed,
+                after,
+            } => {
+                if self.reads_alone(hash, needed, after) {
+                    self.fetch(key, hash, asker);
+                } else {
+                    self.start_read(Client::Core { core, ticket }, &key, hash, needed, after);
                 }
             }
-            Ask::Write { shard, changes } => {
+            Ask::Fetch { key, hash } => self.fetch(key, hash, asker),
+            Ask::Apply { shard, rows } => {
+                let ops: Vec<Op<'_>> = rows
+                    .iter()
+                    .map(|row| Op {
+                        key: &row.key,
+                        entry: row.entry.as_entry(),
+                    })
+                    .collect();
+                if let Err(failure) = self.apply(shard, &ops, asker) {
+                    self.reply(asker, Reply::Applied(Err(failure)));
+                }
+            }
+            Ask::Write {
+                shard,
+                changes,
+                needed,
+            } => {
                 let version = self.clock.stamp(self.wall_ms);
+                if self.member.is_some() {
+                    let rows = changes.into_iter().map(|change| OwnedRow {
+                        key: change.key,
+                        entry: OwnedEntry {
+                            version,
+                            state: change.state,
+                        },
+                    });
+                    let rows = rows.collect();
+                    return self.start_write(Client::Core { core, ticket }, shard, rows, needed);
+                }
                 let ops: Vec<Op<'_>> = changes
                     .iter()
                     .map(|change| Op {
@@ -382,6 +467,23 @@ impl Router {
             Ask::Snapshot => {
                 let snapshot = Box::new(self.snapshot());
                 self.reply(asker, Reply::Snapshot(snapshot));
+            }
+        }
+    }
+
+    /// Reads this node's own copy of a key; the entry comes to the asker.
+    fn fetch(&mut self, key: Box<[u8]>, hash: KeyHash, asker: Asker) {
+        let shard = hash.shard(self.owners.shards());
+        let Some(store) = self.local(shard).map(Rc::clone) else {
+            return self.reply(asker, Reply::Got(Err(Failure::Closed)));
+        };
+        let got = store.get(&key, hash, |entry| entry.map(|entry| entry.to_owned()));
+        match got {
+            Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
+            Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
+            Err(error) => {
+                let failure = self.unreadable(&error);
+                self.reply(asker, Reply::Got(Err(failure)));
             }
         }
     }
@@ -416,6 +518,12 @@ impl Router {
             Asker::There { core, ticket } => {
                 self.port.send(core, Msg(Kind::Reply { ticket, reply }));
             }
+            Asker::Repair(ticket) => {
+                let done = matches!(reply, Reply::Applied(Ok(())));
+                self.on_own_repair(ticket, done);
+            }
+            Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
+            Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
     }
 
@@ -427,7 +535,19 @@ impl Router {
     }
 
     fn on_reply(&mut self, ticket: u64, reply: Reply) {
+        match self.waiting.get_mut(ticket) {
+            Some(Waiting::Applying { asker } | Waiting::Fetching { asker }) => {
+                let asker = *asker;
+                self.waiting.remove(ticket);
+                return self.reply(asker, reply);
+            }
+            Some(Waiting::Writing(_) | Waiting::Reading(_)) => {
+                return self.on_own_reply(ticket, reply);
+            }
+            _ => {}
+        }
         match reply {
+            Reply::Applied(outcome) => self.gathered(ticket, outcome),
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),
@@ -485,12 +605,17 @@ impl Router {
                 self.port.send(core, Msg(Kind::Reply { ticket, reply }));
             }
             Some(Waiting::Part { batch, items }) => self.settle_part(batch, items, outcome),
+            Some(Waiting::Applying { asker }) => self.reply(asker, Reply::Applied(outcome)),
             _ => {}
         }
     }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.rt.now()
+    }
 }
 
-fn written_or_not(written: Written, outcome: Result<Version, Failure>) -> Answer {
+pub(super) fn written_or_not(written: Written, outcome: Result<Version, Failure>) -> Answer {
     match outcome {
         Ok(version) => Answer::Written(written, Some(version)),
         Err(failure) => Answer::Refused(failure.into()),

@@ -20,14 +20,21 @@ use super::answer::Form;
 use super::arrivals::Asker;
 use super::failure::Failure;
 use super::msg::Ask;
+use super::peers::{Heard, What};
 use super::route::{Place, Router, Waiting};
-use super::scan::{Progress, Scan};
+use super::scan::{Progress, Scan, Sources, Stream};
 use crate::base::limits::{
     SCAN_BUFFER_BYTES, SCAN_BYTES_PER_CORE_MAX, SCAN_PAGE_BYTES, SCANS_PER_CORE_MAX,
 };
-use crate::http::response::{Kind, Stream};
+use crate::base::member::NodeId;
+use crate::base::slices::Slices;
+use crate::base::time::Instant;
+use crate::cluster::cover::cover;
+use crate::cluster::merge::Disorder;
+use crate::http::response::{self, Kind};
 use crate::http::status::Status;
-use crate::store::Page;
+use crate::store::{Page, ScanRange};
+use crate::wire::message::{self as wire, Message, Why};
 
 /// A scan on its way to one connection.
 pub(super) struct ScanRun {
@@ -38,10 +45,13 @@ pub(super) struct ScanRun {
     /// Answer bytes not given away yet.
     body: Vec<u8>,
     progress: Progress,
-    stream: Option<Stream>,
+    stream: Option<response::Stream>,
     failure: Option<Failure>,
     /// What the core has counted this scan to hold.
     counted: usize,
+    /// Pages asked of peers and not here yet, and when the last of them is given up.
+    peer_pages: usize,
+    peer_deadline: Instant,
 }
 
 /// What [`Router::take_scan`] did.
@@ -74,15 +84,16 @@ impl Router {
         &mut self,
         place: Place,
         form: Form,
-        from: Option<Cow<'_, [u8]>>,
-        to: Option<Cow<'_, [u8]>>,
+        [from, to]: [Option<Cow<'_, [u8]>>; 2],
         rows_max: Option<u64>,
+        needed: u16,
     ) -> Result<u64, Failure> {
         if self.scans >= SCANS_PER_CORE_MAX {
             return Err(Failure::Busy);
         }
         let own = |end: Cow<'_, [u8]>| end.into_owned().into_boxed_slice();
-        let scan = Scan::new(from.map(own), to.map(own), rows_max, self.owners.shards());
+        let sources = self.sources(needed)?;
+        let scan = Scan::new(from.map(own), to.map(own), rows_max, sources);
         let ticket = self.waiting.insert(Waiting::Scan(Box::new(ScanRun {
             place,
             form,
@@ -93,6 +104,8 @@ impl Router {
             stream: None,
             failure: None,
             counted: 0,
+            peer_pages: 0,
+            peer_deadline: Instant(0),
         })));
         self.scans += 1;
         self.advance(ticket, SCAN_BUFFER_BYTES);
@@ -129,29 +142,161 @@ impl Router {
         if run.body.len() < bytes_max && !matches!(run.progress, Progress::Done { .. }) {
             run.progress = run.scan.write(&mut run.body, bytes_max);
         }
-        let wanted: Vec<_> = std::iter::from_fn(|| run.scan.next_wanted()).collect();
-        for (shard, range, rows_max) in wanted {
-            let core = self.owners.core_of(shard);
-            if core == self.rt.core() {
-                self.scan_local(shard, range, rows_max, Asker::Here(ticket));
-            } else {
-                let ask = Ask::Scan {
-                    shard,
-                    range,
-                    rows_max,
-                };
-                self.ask(core, ticket, ask);
-            }
+        let mut wanted = Vec::new();
+        while let Some((at, range, rows_max)) = run.scan.next_wanted() {
+            let stream = run.scan.stream(at).cloned();
+            wanted.extend(stream.map(|stream| (at, stream, range, rows_max)));
+        }
+        for (at, stream, range, rows_max) in wanted {
+            self.ask_page(ticket, at, &stream, range, rows_max);
         }
     }
 
+    fn ask_page(
+        &mut self,
+        ticket: u64,
+        at: usize,
+        stream: &Stream,
+        range: ScanRange,
+        rows_max: usize,
+    ) {
+        let shard = stream.shard;
+        if let Some(node) = stream.node {
+            return self.ask_peer_page(ticket, at, (node, shard), &range, rows_max);
+        }
+        let core = self.owners.core_of(shard);
+        if core == self.rt.core() {
+            self.scan_local(shard, range, rows_max, Asker::Here(ticket));
+        } else {
+            let ask = Ask::Scan {
+                shard,
+                range,
+                rows_max,
+            };
+            self.ask(core, ticket, ask);
+        }
+    }
+
+    fn ask_peer_page(
+        &mut self,
+        ticket: u64,
+        at: usize,
+        (node, shard): (NodeId, u16),
+        range: &ScanRange,
+        rows_max: usize,
+    ) {
+        let now = self.now();
+        let message = Message::Scan(wire::Scan {
+            shard,
+            rows_max: rows_max as u32,
+            from: range.from.as_deref(),
+            after: range.after.as_deref(),
+            to: range.to.as_deref(),
+            slices: range.slices.clone(),
+        });
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let timeout = member.facts.timeout;
+        let sent = member
+            .peers
+            .send(node, None, (ticket, What::Page(at)), timeout, &message);
+        let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
+            return;
+        };
+        if sent.is_err() {
+            run.failure = Some(Failure::Lost);
+            self.stirred.push(run.place.token);
+            return;
+        }
+        run.peer_pages += 1;
+        run.peer_deadline = now + timeout;
+        self.set_deadline(now + timeout, ticket);
+    }
+
+    /// A page of a peer has come, or will not come.
+    pub(super) fn on_peer_page(&mut self, ticket: u64, at: usize, heard: Heard) {
+        let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
+            return;
+        };
+        run.peer_pages -= 1;
+        let page = match heard {
+            Heard::Page { rows, resume } => Ok(Page { rows, resume }),
+            Heard::Refused(Why::Busy) => Err(Failure::Busy),
+            _ => Err(Failure::Lost),
+        };
+        self.add_page(ticket, at, page);
+    }
+
+    /// The time of some page is over.
+    pub(super) fn on_scan_overdue(&mut self, ticket: u64) {
+        let now = self.now();
+        let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
+            return;
+        };
+        if run.peer_pages > 0 && run.peer_deadline <= now {
+            run.failure = Some(Failure::Lost);
+            self.stirred.push(run.place.token);
+        }
+    }
+
+    /// Who shows which slices to a scan that wants every key from `needed` replicas.
+    fn sources(&self, needed: u16) -> Result<Sources, Failure> {
+        let Some(member) = &self.member else {
+            return Ok(Sources::alone(self.owners.shards()));
+        };
+        let me = member.facts.me;
+        let covered = cover(
+            |slice| member.ring.replicas(slice),
+            |node| member.peers.state(node),
+            me,
+            usize::from(needed),
+        );
+        let covered = covered.map_err(|gap| Failure::Unavailable {
+            answered: gap.alive as u16,
+            needed,
+        })?;
+        let mut streams = Vec::new();
+        for part in covered {
+            let here = part.node == me;
+            let shards = if here {
+                self.owners.shards()
+            } else {
+                member.peers.shards(part.node)
+            };
+            let slices = (part.slices != Slices::ALL).then(|| Box::new(part.slices));
+            streams.extend((0..shards).map(|shard| Stream {
+                node: (!here).then_some(part.node),
+                shard,
+                slices: slices.clone(),
+            }));
+        }
+        Ok(Sources {
+            streams,
+            copies: needed,
+        })
+    }
+
+    /// A page of a shard of this node has come.
     pub(super) fn on_page(&mut self, ticket: u64, shard: u16, page: Result<Page, Failure>) {
         let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
             return;
         };
-        match page {
-            Ok(page) => run.scan.add(shard, page),
-            Err(failure) => run.failure = Some(failure),
+        if let Some(at) = run.scan.own_stream(shard) {
+            self.add_page(ticket, at, page);
+        }
+    }
+
+    fn add_page(&mut self, ticket: u64, at: usize, page: Result<Page, Failure>) {
+        let Some(Waiting::Scan(run)) = self.waiting.get_mut(ticket) else {
+            return;
+        };
+        let added = page.and_then(|page| {
+            let added = run.scan.add(at, page.rows, page.resume);
+            added.map_err(|Disorder| Failure::Lost)
+        });
+        if let Err(failure) = added {
+            run.failure = Some(failure);
         }
         self.advance(ticket, SCAN_BUFFER_BYTES);
         self.recount_scan(ticket);

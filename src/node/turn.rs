@@ -30,6 +30,8 @@ pub(crate) struct Turn<'a> {
 pub(crate) enum Fate {
     Keep,
     Close,
+    /// It is a link of another member from now on.
+    HandOver,
 }
 
 impl Fate {

@@ -10,6 +10,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -43,6 +44,11 @@ pub fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
         ));
     }
     Ok(Some(bytes))
+}
+
+/// The addresses of a `host:port`; asks the resolver, so it may take seconds.
+pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    name.to_socket_addrs().map(Iterator::collect)
 }
 
 /// Atomically and durably replaces `path`: temporary file beside it, fsync, rename, fsync of the directory.

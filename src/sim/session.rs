@@ -339,6 +339,7 @@ impl Work {
             from: (ends[0] > 0).then(|| key_of(ends[0])),
             after: None,
             to: (ends[1] < self.plan.keys).then(|| key_of(ends[1])),
+            ..ScanRange::default()
         };
         let inside = |key: &Key| {
             range.from.as_ref().is_none_or(|from| key >= from)

@@ -72,7 +72,8 @@ use self::options::Options;
 use self::shared::Shared;
 use self::table::Table;
 use self::wal::{Gate, Group, Wal};
-use crate::base::record::{Entry, OwnedEntry};
+use crate::base::record::{Entry, OwnedRow};
+use crate::base::slices::Slices;
 use crate::base::version::Version;
 use crate::rt::Rt;
 
@@ -181,17 +182,10 @@ pub enum Got<R> {
 /// One page of a scan.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Live rows in key order.
-    pub rows: Vec<Row>,
+    /// In key order; tombstones only when asked for.
+    pub rows: Vec<OwnedRow>,
     /// Scan on strictly after this key; `None`: the range is done.
     pub resume: Option<Box<[u8]>>,
-}
-
-/// A key and its live value.
-#[derive(Debug)]
-pub struct Row {
-    pub key: Box<[u8]>,
-    pub entry: OwnedEntry,
 }
 
 /// The part of a range a page must cover. `None`: open end.
@@ -203,6 +197,10 @@ pub struct ScanRange {
     pub after: Option<Box<[u8]>>,
     /// Last key, inclusive.
     pub to: Option<Box<[u8]>>,
+    /// Tombstones are rows too.
+    pub dead: bool,
+    /// Only keys of these slices of the ring; `None`: all.
+    pub slices: Option<Box<Slices>>,
 }
 
 /// Counters and gauges of one shard.

@@ -1,4 +1,4 @@
-//! One page of a range: live rows in key order, merged over memtables and tables.
+//! One page of a range: rows in key order, merged over memtables and tables.
 //!
 //! A page reads one picture of the tree. The next page takes a new picture and goes on strictly after the
 //! last key examined, so a scan holds nothing between pages: each key appears at most once, in order; keys
@@ -8,14 +8,17 @@ use std::rc::Rc;
 
 use super::merge::{LevelCursor, MemtableCursor, Merge, Source};
 use super::pick::LEVELS;
-use super::{Page, ReadError, Row, ScanRange, Store};
+use super::{Page, ReadError, ScanRange, Store};
+use crate::base::hash::KeyHash;
+use crate::base::record::OwnedRow;
+use crate::base::slices::Slice;
 
 /// Entries examined per page, tombstones included: a page over a graveyard ends early instead of holding
 /// the core, perhaps without a row.
 const EXAMINED_MAX: usize = 4096;
 
 impl Store {
-    /// One page of live rows of the range: at most `rows_max` rows, ended early by `bytes_max`.
+    /// One page of the range: at most `rows_max` rows, ended early by `bytes_max`.
     pub async fn scan(
         &self,
         range: &ScanRange,
@@ -32,9 +35,10 @@ impl Store {
                 return Ok(page);
             }
             if after.is_none_or(|after| key > after) {
-                if let Some(value) = held.entry.value() {
-                    bytes += key.len() + value.len();
-                    page.rows.push(Row {
+                let value = held.entry.value();
+                if (value.is_some() || range.dead) && range.holds(key) {
+                    bytes += key.len() + value.unwrap_or_default().len();
+                    page.rows.push(OwnedRow {
                         key: key.into(),
                         entry: held.entry.to_owned(),
                     });
@@ -74,5 +78,14 @@ impl Store {
             }
         }
         sources
+    }
+}
+
+impl ScanRange {
+    /// Whether the slices asked for include the key's.
+    fn holds(&self, key: &[u8]) -> bool {
+        self.slices
+            .as_ref()
+            .is_none_or(|slices| slices.contains(Slice::of(KeyHash::of(key).token())))
     }
 }

@@ -153,6 +153,7 @@ fn writes_survive_flush_compaction_and_reopening() {
                 from: Some(b"k010".as_slice().into()),
                 after: None,
                 to: Some(b"k019".as_slice().into()),
+                ..ScanRange::default()
             };
             assert_eq!(shard.keys(range, 3).await.len(), 10, "both ends are inside");
             shard.store.close().await;

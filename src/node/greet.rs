@@ -1,0 +1,111 @@
+//! The door for members: judges who dials, and says how this node sees its peers.
+
+use super::cluster::Cluster;
+use super::coordinate::Member;
+use super::failure::Refusal;
+use super::json;
+use super::peers::Identity;
+use super::route::Router;
+use super::served::Guest;
+use crate::base::member::NodeId;
+use crate::http::fields;
+use crate::wire::hello::{self, Hello};
+use crate::wire::proof::Ends;
+
+impl Router {
+    /// Judges the Upgrade request of a member, given its header fields: the core its connection is for, and what
+    /// that core needs to know.
+    pub(crate) fn greet(&self, request_fields: &[u8]) -> Result<(usize, Guest), Refusal> {
+        let member = self.member.as_deref().ok_or(Refusal::UnknownPath)?;
+        let pairs = fields::pairs(request_fields);
+        let theirs = Hello::read_request(pairs).map_err(|bad| Refusal::Peer(bad.to_string()))?;
+        let (facts, identity) = (&*member.facts, &*member.identity);
+        let core = theirs.core % identity.cores;
+        let mine = hello(facts, identity, theirs.from, core, self.rt.entropy());
+        if let Err(mismatch) = hello::judge(&mine, &theirs) {
+            return Err(self.turned_away(theirs.from, &mismatch.to_string()));
+        }
+        let known = facts.topology.find(theirs.from);
+        if known.is_none_or(|node| node == facts.me) {
+            return Err(self.turned_away(theirs.from, "it is no member of this cluster"));
+        }
+        let head = mine.answer_head(
+            &theirs,
+            identity.cores,
+            identity.shards,
+            facts.secret.as_ref(),
+        );
+        let guest = Guest {
+            name: theirs.from.to_owned(),
+            ends: Ends::of(&theirs, &mine),
+            unsent: head,
+            input: Vec::new(),
+        };
+        Ok((usize::from(core), guest))
+    }
+
+    fn turned_away(&self, name: &str, why: &str) -> Refusal {
+        let name: String = name.chars().take(64).collect();
+        self.grumble.tell(
+            &*self.log,
+            self.now(),
+            &format!("peer {name} was turned away: {why}"),
+        );
+        Refusal::Peer(why.to_owned())
+    }
+
+    /// One word for `/health`, and the peers as more fields of its object.
+    pub(crate) fn health(&self, stopping: bool) -> (&'static str, String) {
+        let Some(member) = self.member.as_deref() else {
+            return (if stopping { "stopping" } else { "ok" }, String::new());
+        };
+        let mut peers = Vec::new();
+        let (mut down, mut mismatch) = (false, false);
+        for (at, other) in member.facts.topology.members().iter().enumerate() {
+            let node = NodeId(at as u16);
+            if node == member.facts.me {
+                continue;
+            }
+            let differs = member.peers.is_mismatched(node);
+            let state = match member.peers.state(node) {
+                _ if differs => "mismatch",
+                crate::cluster::PeerState::Up => "up",
+                crate::cluster::PeerState::Suspect => "suspect",
+                crate::cluster::PeerState::Down => "down",
+            };
+            mismatch |= differs;
+            down |= state == "down";
+            let mut line = b"{\"name\":".to_vec();
+            json::put_text(&mut line, other.name.as_bytes());
+            line.extend_from_slice(format!(",\"state\":\"{state}\"}}").as_bytes());
+            peers.push(String::from_utf8_lossy(&line).into_owned());
+        }
+        let status = match (stopping, mismatch, down) {
+            (true, _, _) => "stopping",
+            (_, true, _) => "mismatch",
+            (_, _, true) => "degraded",
+            _ => "ok",
+        };
+        (status, format!(",\"peers\":[{}]", peers.join(",")))
+    }
+}
+
+/// What this node says of itself to another.
+pub(super) fn hello<'a>(
+    facts: &'a Cluster,
+    identity: &'a Identity,
+    to: &'a str,
+    core: u16,
+    nonce: u64,
+) -> Hello<'a> {
+    Hello {
+        from: Member::own_name(facts),
+        to,
+        node: identity.node_uuid,
+        core,
+        topology: identity.digest,
+        fields: &identity.fields,
+        nonce,
+        secret: facts.secret.is_some(),
+    }
+}

@@ -1,0 +1,739 @@
+//! Links to the other members: this core dials, asks, and hears the answers.
+//!
+//! ```text
+//!  router ─ send ─▶ link.out ─ flush, once per turn ─▶ socket ─▶ their core
+//!  router ◀─ arrived ◀─ requests[id] ◀─ frames ◀───── socket ◀─┘
+//!
+//!  link:  Idle ──dial──▶ Greeting ──101 accepted──▶ Open ──any doubt──▶ Idle, dialled again later
+//! ```
+//!
+//! One pool per core: a link for each core of each peer, so that a request goes straight to the core that owns its
+//! key. The first link to a peer is kept up always (it carries the heartbeat); the others are dialled when they
+//! are first wanted, and meanwhile any open link serves: the peer passes the request on by itself.
+//!
+//! Everything sent gets exactly one answer in `arrived`: what the peer says, or `Lost` when the link ends first.
+//! No request is ever sent twice.
+//!
+//! Bounds: `PEER_REQUESTS_MAX` requests and `PEER_UNSENT_BYTES_MAX` unsent bytes per link; above that `send` says
+//! `Busy` at once. Absent: what the answers mean (`coordinate`), and the links others have dialled (`served`).
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::greet;
+use super::slots::Slots;
+use crate::base::hash::{KeyHash, Map};
+use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
+use crate::base::member::NodeId;
+use crate::base::record::{OwnedEntry, OwnedRow};
+use crate::base::time::Instant;
+use crate::cluster::PeerState;
+use crate::cluster::health::{self, Detector, PING_INTERVAL};
+use crate::cluster::read::Digest;
+use crate::http::fields;
+use crate::rt::Rt;
+use crate::rt::net::{Net, Token};
+use crate::wire::frame;
+use crate::wire::hello::Answer;
+use crate::wire::message::{Message, Why};
+
+/// A dial and its handshake may take this long.
+const GREETING_PATIENCE: Duration = Duration::from_secs(2);
+/// Pauses between dials: the first, doubled up to the last.
+const REDIAL_FIRST: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(2);
+/// A peer that disagrees is asked again so often: somebody may be mending its settings.
+const REDIAL_REFUSED: Duration = Duration::from_secs(5);
+/// An open link on which nothing has come for so long, although pings left, is dead.
+const LINK_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Longest head of an answer to a dial.
+const GREETING_BYTES_MAX: usize = 32 << 10;
+
+/// What this process says of itself in a handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub node_uuid: u128,
+    pub cores: u16,
+    pub shards: u16,
+    pub digest: u64,
+    pub fields: String,
+}
+
+/// All peers of one core.
+pub(crate) struct Peers {
+    rt: Rt,
+    facts: Rc<Cluster>,
+    identity: Rc<Identity>,
+    /// By [`NodeId`]; my own entry is unused.
+    peers: Vec<Peer>,
+    by_token: Map<Token, Spot>,
+    requests: Slots<Request>,
+    detector: Detector,
+    /// Links with bytes to send.
+    dirty: Vec<Spot>,
+    arrived: Vec<Arrived>,
+    pinged_at: Instant,
+    log: Rc<dyn Fn(&str)>,
+}
+
+/// A link, by the peer and its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spot {
+    node: NodeId,
+    core: u16,
+}
+
+struct Peer {
+    /// One per core of the peer; a single one while that is not known.
+    links: Vec<Link>,
+    shards: u16,
+    /// What was last told of it, so that the log gets each trouble once.
+    told: String,
+    /// It refuses us or we refuse it: settings differ.
+    mismatch: bool,
+}
+
+struct Link {
+    phase: Phase,
+    /// Frames and the handshake, `sent` bytes of which have left.
+    out: Vec<u8>,
+    sent: usize,
+    /// Bytes of an unfinished frame or head.
+    input: Vec<u8>,
+    /// Whether writability is asked for.
+    blocked: bool,
+    requests: usize,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not dialled before; `None`: nobody wants it.
+    Idle(Option<Instant>),
+    Greeting {
+        token: Token,
+        since: Instant,
+        nonce: u64,
+    },
+    Open {
+        token: Token,
+        heard: Instant,
+    },
+}
+
+/// Something that was sent and not answered.
+struct Request {
+    ticket: u64,
+    spot: Spot,
+    what: What,
+}
+
+/// What was asked of a peer, as the asker wants to be reminded of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Ping,
+    Write,
+    Full,
+    Digest,
+    Repair,
+    /// A page for this stream of a scan.
+    Page(usize),
+    /// A batch of hints, or a slice being repaired.
+    #[allow(dead_code)]
+    Handoff,
+}
+
+/// One answer.
+pub(crate) struct Arrived {
+    pub ticket: u64,
+    pub node: NodeId,
+    pub what: What,
+    pub heard: Heard,
+}
+
+/// What a peer has said.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Written,
+    Refused(Why),
+    Got(Option<OwnedEntry>),
+    Digest(Digest),
+    Page {
+        rows: Vec<OwnedRow>,
+        resume: Option<Box<[u8]>>,
+    },
+    /// The link ended first, or the answer made no sense: the outcome is unknown.
+    Lost,
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    /// No link is open.
+    Down,
+    Busy,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        rt: &Rt,
+        facts: &Rc<Cluster>,
+        identity: &Rc<Identity>,
+        log: Rc<dyn Fn(&str)>,
+    ) -> Peers {
+        let now = rt.now();
+        let members = facts.topology.members().len();
+        let peer = |_| Peer {
+            links: vec![Link::new(Some(now))],
+            shards: 0,
+            told: String::new(),
+            mismatch: false,
+        };
+        Peers {
+            rt: rt.clone(),
+            peers: (0..members).map(peer).collect(),
+            facts: Rc::clone(facts),
+            identity: Rc::clone(identity),
+            by_token: Map::default(),
+            requests: Slots::new(),
+            detector: Detector::new(members, facts.me, now),
+            dirty: Vec::new(),
+            arrived: Vec::new(),
+            pinged_at: now,
+            log,
+        }
+    }
+
+    /// How a member is to be counted on now: one without an open link cannot be asked whatever it was before.
+    pub(crate) fn state(&self, node: NodeId) -> PeerState {
+        if node == self.facts.me {
+            return PeerState::Up;
+        }
+        match self.peers[node.index()].links.iter().any(Link::is_open) {
+            true => self.detector.state(node),
+            false => PeerState::Down,
+        }
+    }
+
+    /// Whether the peer and this node disagree about the cluster.
+    pub(crate) fn is_mismatched(&self, node: NodeId) -> bool {
+        self.peers[node.index()].mismatch
+    }
+
+    /// Shards of a peer; 0 before the first handshake.
+    pub(crate) fn shards(&self, node: NodeId) -> u16 {
+        self.peers[node.index()].shards
+    }
+
+    /// Queues one request; its answer comes under `ticket`. `hash`: of the key it is about.
+    pub(crate) fn send(
+        &mut self,
+        node: NodeId,
+        hash: Option<KeyHash>,
+        (ticket, what): (u64, What),
+        deadline: Duration,
+        message: &Message<'_>,
+    ) -> Result<(), NotSent> {
+        let peer = &mut self.peers[node.index()];
+        let core = peer.core_for(hash).ok_or(NotSent::Down)?;
+        let link = &mut peer.links[core];
+        if link.requests >= PEER_REQUESTS_MAX || link.unsent() >= PEER_UNSENT_BYTES_MAX {
+            return Err(NotSent::Busy);
+        }
+        let spot = Spot {
+            node,
+            core: core as u16,
+        };
+        let id = self.requests.insert(Request { ticket, spot, what });
+        link.requests += 1;
+        let deadline_ms = u32::try_from(deadline.as_millis())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        if link.unsent() == 0 {
+            self.dirty.push(spot);
+        }
+        frame::put(&mut link.out, id, deadline_ms, message);
+        Ok(())
+    }
+
+    /// The next answer, if one has come.
+    pub(crate) fn next_arrived(&mut self) -> Option<Arrived> {
+        self.arrived.pop()
+    }
+
+    /// Sends what the turn has queued: one write per link.
+    pub(crate) fn flush(&mut self, net: &mut Net) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for spot in dirty.drain(..) {
+            self.push_out(net, spot);
+        }
+        self.dirty = dirty;
+    }
+
+    /// The socket of a link is ready. `buffer`: the core's read buffer.
+    pub(crate) fn on_ready(
+        &mut self,
+        net: &mut Net,
+        token: Token,
+        buffer: &mut [u8],
+        (readable, writable): (bool, bool),
+    ) {
+        let Some(&spot) = self.by_token.get(&token) else {
+            return;
+        };
+        if writable {
+            self.push_out(net, spot);
+        }
+        if readable && self.by_token.contains_key(&token) {
+            match net.read(token, buffer) {
+                Ok(0) => self.lose(net, spot, "it has closed the connection"),
+                Ok(count) => self.take_in(net, spot, &buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => self.lose(net, spot, &error.to_string()),
+            }
+        }
+    }
+
+    /// When `tick` is due.
+    pub(crate) fn wake_at(&self) -> Instant {
+        let dials = self
+            .others()
+            .flat_map(|node| &self.peers[node.index()].links);
+        dials
+            .filter_map(|link| match link.phase {
+                Phase::Idle(dial_at) => dial_at,
+                Phase::Greeting { since, .. } => Some(since + GREETING_PATIENCE),
+                Phase::Open { .. } => None,
+            })
+            .fold(
+                self.detector.wake_at().min(self.pinged_at + PING_INTERVAL),
+                Instant::min,
+            )
+    }
+
+    /// Dials, pings, gives up on the silent, and tells the log what has changed.
+    pub(crate) fn tick(&mut self, net: &mut Net) {
+        let now = self.rt.now();
+        let nodes: Vec<NodeId> = self.others().collect();
+        for node in nodes {
+            for core in 0..self.peers[node.index()].links.len() as u16 {
+                self.look_at(net, Spot { node, core }, now);
+            }
+        }
+        if now >= self.pinged_at + PING_INTERVAL {
+            self.pinged_at = now;
+            self.ping_all();
+        }
+        let mut lines = Vec::new();
+        for change in self.detector.tick(now) {
+            let name = &self.facts.topology.members()[change.node.index()].name;
+            lines.push(format!(
+                "peer {name}: {:?} -> {:?} ({:?})",
+                change.from, change.to, change.cause
+            ));
+        }
+        // Every core sees the same; one of them tells.
+        if self.rt.core() == 0 {
+            for line in lines {
+                (self.log)(&line);
+            }
+        }
+        self.flush(net);
+    }
+
+    /// Closes all links.
+    pub(crate) fn close(&mut self, net: &mut Net) {
+        for token in self.by_token.keys() {
+            net.close(*token);
+        }
+        self.by_token.clear();
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let me = self.facts.me;
+        (0..self.peers.len() as u16)
+            .map(NodeId)
+            .filter(move |node| *node != me)
+    }
+
+    fn look_at(&mut self, net: &mut Net, spot: Spot, now: Instant) {
+        let link = &self.peers[spot.node.index()].links[usize::from(spot.core)];
+        match link.phase {
+            Phase::Idle(Some(at)) if at <= now => self.dial(net, spot, now),
+            Phase::Greeting { since, .. } if now.since(since) >= GREETING_PATIENCE => {
+                self.lose(net, spot, "it does not answer the handshake");
+            }
+            Phase::Open { heard, .. }
+                if now.since(heard) >= LINK_SILENCE_MAX && link.requests > 0 =>
+            {
+                self.lose(net, spot, "it is silent");
+            }
+            Phase::Idle(_) | Phase::Greeting { .. } | Phase::Open { .. } => {}
+        }
+    }
+
+    fn dial(&mut self, net: &mut Net, spot: Spot, now: Instant) {
+        let failures = self.link(spot).failures as usize;
+        let addresses = &self.facts.addresses[spot.node.index()];
+        let Some(&address) = addresses.get(failures % addresses.len().max(1)) else {
+            self.failed(spot, now, "its address is not known");
+            return;
+        };
+        let token = match net.connect(address) {
+            Ok(token) => token,
+            Err(error) => return self.failed(spot, now, &error.to_string()),
+        };
+        let nonce = self.rt.entropy();
+        let core = if self.peers[spot.node.index()].shards == 0 {
+            self.rt.core() as u16
+        } else {
+            spot.core
+        };
+        let name = &self.facts.topology.members()[spot.node.index()].name;
+        let hello = greet::hello(&self.facts, &self.identity, name, core, nonce);
+        let head = hello.request_head(&address.to_string());
+        let link = self.link(spot);
+        link.phase = Phase::Greeting {
+            token,
+            since: now,
+            nonce,
+        };
+        link.out = head;
+        link.sent = 0;
+        link.input = Vec::new();
+        link.blocked = true;
+        self.by_token.insert(token, spot);
+    }
+
+    fn ping_all(&mut self) {
+        let wall_ms = self.rt.wall_ms();
+        let nodes: Vec<NodeId> = self.others().collect();
+        for node in nodes {
+            // A link that takes no more has enough on its way to be judged by.
+            let ping = Message::Ping { wall_ms };
+            self.send(node, None, (0, What::Ping), PING_INTERVAL, &ping)
+                .ok();
+        }
+    }
+
+    fn link(&mut self, spot: Spot) -> &mut Link {
+        &mut self.peers[spot.node.index()].links[usize::from(spot.core)]
+    }
+
+    fn push_out(&mut self, net: &mut Net, spot: Spot) {
+        let link = self.link(spot);
+        let Some(token) = link.phase.token() else {
+            return;
+        };
+        while link.unsent() > 0 {
+            match net.write(token, &link.out[link.sent..]) {
+                Ok(count) => link.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return self.lose(net, spot, &error.to_string()),
+            }
+        }
+        if link.unsent() == 0 {
+            link.out.clear();
+            link.sent = 0;
+        } else if link.sent > link.out.len() / 2 {
+            link.out.drain(..link.sent);
+            link.sent = 0;
+        }
+        let blocked = link.unsent() > 0;
+        if blocked != link.blocked {
+            link.blocked = blocked;
+            if let Err(error) = net.set_interest(token, true, blocked) {
+                self.lose(net, spot, &error.to_string());
+            }
+        }
+    }
+
+    fn take_in(&mut self, net: &mut Net, spot: Spot, bytes: &[u8]) {
+        let link = self.link(spot);
+        let mut input = std::mem::take(&mut link.input);
+        // Whole frames are read where they lie; only a cut one is copied.
+        let bytes = if input.is_empty() {
+            bytes
+        } else {
+            input.extend_from_slice(bytes);
+            &input[..]
+        };
+        let mut used = 0;
+        if matches!(self.link(spot).phase, Phase::Greeting { .. }) {
+            match self.greeted(net, spot, bytes) {
+                Some(head) => used = head,
+                None => {
+                    if matches!(self.link(spot).phase, Phase::Greeting { .. }) {
+                        self.link(spot).input = bytes.to_vec();
+                    }
+                    return;
+                }
+            }
+        }
+        let taken = self.take_frames(spot, &bytes[used..]);
+        match taken {
+            Ok(count) => self.link(spot).input = bytes[used + count..].to_vec(),
+            Err(broken) => self.lose(net, spot, &format!("it sends no frames: {broken:?}")),
+        }
+    }
+
+    /// Reads the answer to the handshake; returns its length once it has been accepted.
+    fn greeted(&mut self, net: &mut Net, spot: Spot, bytes: &[u8]) -> Option<usize> {
+        let Phase::Greeting { token, nonce, .. } = self.link(spot).phase else {
+            return None;
+        };
+        let head = match fields::answer_head(bytes) {
+            Ok(Some(head)) => head,
+            Ok(None) if bytes.len() < GREETING_BYTES_MAX => return None,
+            Ok(None) | Err(_) => {
+                self.disagree(net, spot, "it speaks something else");
+                return None;
+            }
+        };
+        if head.status != 101 {
+            let text = String::from_utf8_lossy(&bytes[head.bytes..]);
+            let line = text.lines().next().unwrap_or_default();
+            let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+            self.disagree(
+                net,
+                spot,
+                &format!("it refuses us with {}: {line}", head.status),
+            );
+            return None;
+        }
+        let answer = match Answer::read(head.fields.iter().copied()) {
+            Ok(answer) => answer,
+            Err(bad) => {
+                self.disagree(net, spot, &format!("bad answer to the handshake: {bad}"));
+                return None;
+            }
+        };
+        let name = self.facts.topology.members()[spot.node.index()]
+            .name
+            .clone();
+        let facts = Rc::clone(&self.facts);
+        let mine = greet::hello(&facts, &self.identity, &name, answer.hello.core, nonce);
+        let accepted = answer.accept(&mine, facts.secret.as_ref());
+        match accepted {
+            Ok(proof) => {
+                let (cores, shards) = (answer.cores, answer.shards);
+                self.open(net, spot, token, (cores, answer.hello.core, shards));
+                let spot = Spot {
+                    core: answer.hello.core.min(cores - 1),
+                    ..spot
+                };
+                if let Some(mac) = proof {
+                    frame::put(&mut self.link(spot).out, 0, 0, &Message::Proof { mac });
+                    self.dirty.push(spot);
+                }
+                Some(head.bytes)
+            }
+            Err(refusal) => {
+                self.disagree(net, spot, &refusal.to_string());
+                None
+            }
+        }
+    }
+
+    /// The handshake is done: the link takes its place among those of the peer.
+    fn open(
+        &mut self,
+        net: &mut Net,
+        spot: Spot,
+        token: Token,
+        (cores, core, shards): (u16, u16, u16),
+    ) {
+        let now = self.rt.now();
+        let peer = &mut self.peers[spot.node.index()];
+        peer.shards = shards;
+        peer.mismatch = false;
+        peer.told.clear();
+        if peer.links.len() != usize::from(cores) {
+            // The peer has another number of cores than when it was last seen (or it was never seen): links to
+            // cores that are gone will end by themselves, so only this one can be open.
+            let spare = (0..cores).map(|_| Link::new(None)).collect();
+            let mut before = std::mem::replace(&mut peer.links, spare);
+            let this = before.swap_remove(usize::from(spot.core));
+            for gone in before.iter().filter_map(|link| link.phase.token()) {
+                self.by_token.remove(&gone);
+                net.close(gone);
+            }
+            peer.links[usize::from(core.min(cores - 1))] = this;
+        } else if core != spot.core {
+            peer.links
+                .swap(usize::from(spot.core), usize::from(core.min(cores - 1)));
+        }
+        let spot = Spot {
+            core: core.min(cores - 1),
+            ..spot
+        };
+        let link = self.link(spot);
+        link.phase = Phase::Open { token, heard: now };
+        link.failures = 0;
+        self.by_token.insert(token, spot);
+        self.detector.on(now, spot.node, health::Event::Heard);
+    }
+
+    fn take_frames(&mut self, spot: Spot, bytes: &[u8]) -> Result<usize, frame::Broken> {
+        let now = self.rt.now();
+        let mut used = 0;
+        while let Some((frame, count)) = frame::next(&bytes[used..])? {
+            used += count;
+            let Some(request) = self.requests.remove(frame.id) else {
+                continue;
+            };
+            self.link(request.spot).requests -= 1;
+            let event = match request.what {
+                What::Ping => health::Event::Pong,
+                _ => health::Event::Heard,
+            };
+            self.detector.on(now, spot.node, event);
+            if request.what != What::Ping {
+                self.arrived.push(Arrived {
+                    ticket: request.ticket,
+                    node: spot.node,
+                    what: request.what,
+                    heard: Heard::of(frame.message),
+                });
+            }
+        }
+        if let Phase::Open { heard, .. } = &mut self.link(spot).phase {
+            *heard = now;
+        }
+        Ok(used)
+    }
+
+    /// The handshake has failed for a reason that waiting does not mend.
+    fn disagree(&mut self, net: &mut Net, spot: Spot, why: &str) {
+        self.peers[spot.node.index()].mismatch = true;
+        self.lose(net, spot, why);
+        let at = self.rt.now() + REDIAL_REFUSED;
+        self.link(spot).phase = Phase::Idle(Some(at));
+    }
+
+    /// The link is no more: everything asked on it stays unanswered.
+    fn lose(&mut self, net: &mut Net, spot: Spot, why: &str) {
+        let now = self.rt.now();
+        let was_open = self.link(spot).is_open();
+        if let Some(token) = self.link(spot).phase.token() {
+            self.by_token.remove(&token);
+            net.close(token);
+        }
+        let arrived = &mut self.arrived;
+        self.requests.retain(|request| {
+            let stays = request.spot != spot;
+            if !stays && request.what != What::Ping {
+                arrived.push(Arrived {
+                    ticket: request.ticket,
+                    node: spot.node,
+                    what: request.what,
+                    heard: Heard::Lost,
+                });
+            }
+            stays
+        });
+        self.failed(spot, now, why);
+        let open = self.peers[spot.node.index()]
+            .links
+            .iter()
+            .any(Link::is_open);
+        if was_open && !open {
+            self.detector.on(now, spot.node, health::Event::Lost);
+        }
+    }
+
+    fn failed(&mut self, spot: Spot, now: Instant, why: &str) {
+        let link = self.link(spot);
+        let was_open = link.is_open();
+        let failures = link.failures;
+        let pause = (REDIAL_FIRST * 2u32.saturating_pow(failures.min(10))).min(REDIAL_MAX);
+        *link = Link {
+            failures: failures + 1,
+            ..Link::new(Some(now + pause))
+        };
+        let peer = &mut self.peers[spot.node.index()];
+        if !was_open && !peer.links.iter().any(Link::is_open) {
+            self.detector.on(now, spot.node, health::Event::Refused);
+        }
+        let peer = &mut self.peers[spot.node.index()];
+        if self.rt.core() == 0 && peer.told != why {
+            let name = &self.facts.topology.members()[spot.node.index()].name;
+            (self.log)(&format!("peer {name}: {why}"));
+            peer.told = why.to_owned();
+        }
+    }
+}
+
+impl Peer {
+    /// The link for a key: the one of its core, else any that is open, while the right one is dialled.
+    fn core_for(&mut self, hash: Option<KeyHash>) -> Option<usize> {
+        let cores = self.links.len();
+        if let Some(hash) = hash.filter(|_| self.shards > 0) {
+            let shard = usize::from(hash.shard(self.shards));
+            let core = shard * cores / usize::from(self.shards);
+            let link = &mut self.links[core];
+            if link.is_open() {
+                return Some(core);
+            }
+            if link.phase == Phase::Idle(None) {
+                link.phase = Phase::Idle(Some(Instant(0)));
+            }
+        }
+        self.links.iter().position(Link::is_open)
+    }
+}
+
+impl Link {
+    fn new(dial_at: Option<Instant>) -> Link {
+        Link {
+            phase: Phase::Idle(dial_at),
+            out: Vec::new(),
+            sent: 0,
+            input: Vec::new(),
+            blocked: false,
+            requests: 0,
+            failures: 0,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
+    fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+}
+
+impl Phase {
+    fn token(self) -> Option<Token> {
+        match self {
+            Phase::Idle(_) => None,
+            Phase::Greeting { token, .. } | Phase::Open { token, .. } => Some(token),
+        }
+    }
+}
+
+impl Heard {
+    fn of(message: Message<'_>) -> Heard {
+        match message {
+            Message::Written => Heard::Written,
+            Message::Refused { why } => Heard::Refused(why),
+            Message::Got { entry } => Heard::Got(entry.map(|entry| entry.to_owned())),
+            Message::Digest { version, sum } => Heard::Digest(Digest { version, sum }),
+            Message::Page { rows, resume } => Heard::Page {
+                rows: rows
+                    .iter()
+                    .map(|row| OwnedRow {
+                        key: row.key.into(),
+                        entry: row.entry.to_owned(),
+                    })
+                    .collect(),
+                resume: resume.map(Box::from),
+            },
+            _ => Heard::Lost,
+        }
+    }
+}
