@@ -1,7 +1,8 @@
 //! The manifest: which tables are the shard, as a log of edits.
 //!
 //! ```text
-//! CURRENT                "MANIFEST-000007 5c1f3a90\n": name and its crc32; replaced atomically
+//! CURRENT                "MANIFEST-000007 5c1f3a90\n": name and its crc32; replaced atomically.
+//!                        "EMPTY ..": made with the data directory, not opened yet. Missing: refused
 //! MANIFEST-000007        |header|DATA snapshot|SEAL|DATA edit|SEAL|DATA edit|SEAL|zeros ...|
 //!                                                                               ^at
 //! roll: MANIFEST-000008.tmp with the whole state -> sync -> rename -> sync dir -> CURRENT -> remove old ones
@@ -29,7 +30,10 @@ use std::task::{Poll, Waker};
 use super::format::edit::{Edit, TableMeta, state_term};
 use super::format::frame::{BadHeader, Chain, Header, Kind, Log, group_bytes};
 use super::format::walk::{End, Walk};
-use super::format::{CURRENT, Owner, TMP_SUFFIX, manifest_id, manifest_name, segment_id, table_id};
+use super::format::{
+    CURRENT, NO_MANIFEST, Owner, TMP_SUFFIX, current_line, manifest_id, manifest_name, segment_id,
+    table_id,
+};
 use super::unreadable::Unreadable;
 use crate::base::limits::DISK_PAGE_BYTES;
 use crate::base::version::Version;
@@ -85,16 +89,15 @@ struct OpenLog {
 }
 
 impl Manifest {
-    /// Recovers the shard folder `dir`, or begins one there. Starts a new manifest file either way.
+    /// Recovers the shard folder `dir`. Starts a new manifest file.
     pub(crate) async fn open(
         rt: &Rt,
         dir: &Path,
         owner: Owner,
     ) -> Result<(Manifest, Recovered), Unreadable> {
-        rt.create_dir(dir).await.map_err(Unreadable::io(dir))?;
+        let current = current(rt, dir).await?;
         let names = rt.list(dir).await.map_err(Unreadable::io(dir))?;
         let ids: Vec<u64> = names.iter().filter_map(|name| manifest_id(name)).collect();
-        let current = current(rt, dir).await?;
         let state = match current {
             Some(id) => read(rt, dir, owner, id).await?,
             None => {
@@ -355,17 +358,19 @@ async fn discard(rt: &Rt, path: &Path) {
     rt.remove(path).await.ok();
 }
 
-fn current_line(name: &str) -> Vec<u8> {
-    format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes())).into_bytes()
-}
-
-/// The manifest CURRENT names; `None` when there is no CURRENT.
+/// The manifest CURRENT names; `None` when the shard has never been opened.
 async fn current(rt: &Rt, dir: &Path) -> Result<Option<u64>, Unreadable> {
     let path = dir.join(CURRENT);
     let bytes = match rt.read_whole(&path).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let why = "the file is missing; it was made with the data directory, so files of this shard are lost";
+            return Err(Unreadable::corrupt(&path, 0, why));
+        }
         read => read.map_err(Unreadable::io(&path))?,
     };
+    if bytes == current_line(NO_MANIFEST) {
+        return Ok(None);
+    }
     let name = bytes.split(|byte| *byte == b' ').next();
     let id = name
         .and_then(|name| std::str::from_utf8(name).ok())
@@ -377,7 +382,7 @@ async fn current(rt: &Rt, dir: &Path) -> Result<Option<u64>, Unreadable> {
     }
 }
 
-/// Without a CURRENT only an empty shard may be begun. What a crash during the very first open leaves (a
+/// A CURRENT that names nothing stands for an empty shard. What a crash during the very first open leaves (a
 /// manifest of nothing) counts as empty; tables, log segments or a manifest that says something do not.
 async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Result<(), Unreadable> {
     for (below, is_data) in [
@@ -390,14 +395,14 @@ async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Resul
             names => names.map_err(Unreadable::io(&below))?,
         };
         if names.iter().any(|name| is_data(name).is_some()) {
-            let why = "CURRENT is missing, and there is data it should tell of";
+            let why = "CURRENT says that the shard is new, and there is data it should tell of";
             return Err(Unreadable::corrupt(&below, 0, why));
         }
     }
     for id in ids {
         let state = read(rt, dir, owner, *id).await?;
         if !state.tables.is_empty() || state.flushed_seq > 0 {
-            let why = "CURRENT is missing, and this manifest tells of data";
+            let why = "CURRENT says that the shard is new, and this manifest tells of data";
             return Err(Unreadable::corrupt(&dir.join(manifest_name(*id)), 0, why));
         }
     }
@@ -468,6 +473,14 @@ mod tests {
     const DIR: &str = "/data/shards/0001";
     const NODE: u16 = 1;
 
+    /// A world with a shard that was made and not opened.
+    fn made(seed: u64) -> World {
+        let world = World::new(seed);
+        let current = Path::new(DIR).join(CURRENT);
+        world.disk(NODE).write(&current, &current_line(NO_MANIFEST));
+        world
+    }
+
     async fn open(rt: &Rt) -> Result<(Manifest, Recovered), Unreadable> {
         Manifest::open(rt, Path::new(DIR), OWNER).await
     }
@@ -516,7 +529,7 @@ mod tests {
 
     #[test]
     fn edits_add_up_over_restarts() {
-        let world = World::new(1);
+        let world = made(1);
         for boot in 0..4u64 {
             let rt = world.boot(NODE, 1).remove(0);
             world.run(&rt, async {
@@ -538,7 +551,7 @@ mod tests {
 
     #[test]
     fn a_full_manifest_rolls_and_the_old_one_goes() {
-        let world = World::new(2);
+        let world = made(2);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -555,7 +568,7 @@ mod tests {
 
     #[test]
     fn edits_that_contradict_the_state_are_refused_and_change_nothing() {
-        let world = World::new(3);
+        let world = made(3);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -586,7 +599,7 @@ mod tests {
 
     #[test]
     fn overlapping_appends_take_turns() {
-        let world = World::new(4);
+        let world = made(4);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let manifest = Rc::new(open(&rt).await.unwrap().0);
@@ -617,7 +630,7 @@ mod tests {
         for fault in [Fault::Io, Fault::Full] {
             for skip in 0..14 {
                 let what = format!("{fault:?} after {skip} operations");
-                let world = World::new(skip);
+                let world = made(skip);
                 let rt = world.boot(NODE, 1).remove(0);
                 let disk = world.disk(NODE);
                 world.run(&rt, async {
@@ -658,13 +671,13 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_operation_loses_no_edit() {
-        let world = World::new(5);
+        let world = made(5);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, life(&rt, &Cell::new(0)));
         let ops = world.disk(NODE).ops();
         assert!(ops > 40, "{ops}");
         for at in 0..ops {
-            let world = World::new(5);
+            let world = made(5);
             let disk = world.disk(NODE);
             let acked = Cell::new(0);
             for boot in 0..2 {
@@ -688,7 +701,7 @@ mod tests {
 
     #[test]
     fn damage_is_noticed_or_harmless() {
-        let world = World::new(6);
+        let world = made(6);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -735,24 +748,35 @@ mod tests {
         }
     }
 
+    fn refusal(world: &World) -> String {
+        let rt = world.boot(NODE, 1).remove(0);
+        let refused = world.run(&rt, open(&rt)).map(|_| ());
+        refused.unwrap_err().to_string()
+    }
+
     #[test]
-    fn a_missing_current_is_no_empty_store() {
+    fn a_shard_is_empty_only_when_its_current_says_so_and_nothing_else_is_there() {
         for file in ["sst/0000000000000001.sst", "wal/0000000000000001.wal"] {
-            let world = World::new(7);
-            let rt = world.boot(NODE, 1).remove(0);
+            let world = made(7);
             world.disk(NODE).write(&Path::new(DIR).join(file), b"data");
-            let refused = world
-                .run(&rt, open(&rt))
-                .map(|_| ())
-                .unwrap_err()
-                .to_string();
-            assert!(refused.contains("CURRENT is missing"), "{refused}");
+            let refused = refusal(&world);
+            assert!(refused.contains("CURRENT says that"), "{refused}");
         }
+        // Nothing at all, not even the folder; then a folder that lost its CURRENT.
+        let missing = "shards/0001/CURRENT at offset 0: the file is missing";
+        let refused = refusal(&World::new(7));
+        assert!(refused.contains(missing), "{refused}");
+        let world = made(7);
+        let rt = world.boot(NODE, 1).remove(0);
+        world.run(&rt, open(&rt)).map(|_| ()).unwrap();
+        world.disk(NODE).remove(&Path::new(DIR).join(CURRENT));
+        let refused = refusal(&world);
+        assert!(refused.contains(missing), "{refused}");
     }
 
     #[test]
     fn the_manifest_of_another_shard_is_refused() {
-        let world = World::new(8);
+        let world = made(8);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, open(&rt)).map(|_| ()).unwrap();
         let other = Owner { shard: 2, ..OWNER };

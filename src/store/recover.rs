@@ -40,12 +40,12 @@ impl Store {
             shard: options.shard,
         };
         let began = rt.now();
+        let (manifest, recovered) = Manifest::open(rt, &dir, owner).await?;
         for sub in ["wal", "sst"] {
             rt.create_dir(&dir.join(sub))
                 .await
                 .map_err(|error| OpenError(format!("{}: {error}", dir.display())))?;
         }
-        let (manifest, recovered) = Manifest::open(rt, &dir, owner).await?;
         let largest_on_disk = largest_table_id(rt, &dir).await?;
         let tables = open_tables(rt, &dir, &options, &recovered).await?;
         let tables_done = rt.now();

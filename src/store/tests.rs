@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::format::newborn;
 use super::options::Options;
 use super::shared::Shared;
 use super::{Op, ScanRange, Store};
@@ -28,6 +29,14 @@ fn options() -> Options {
         wal_records_per_group_max: 512,
         gc_grace: Duration::from_secs(3600),
     }
+}
+
+/// A world with a shard that was made and not opened yet.
+fn world(seed: u64) -> World {
+    let world = World::new(seed);
+    let (path, bytes) = newborn(options().shard);
+    world.disk(1).write(&options().dir.join(path), &bytes);
+    world
 }
 
 /// A store with its mailbox, and a clock of its own.
@@ -119,7 +128,7 @@ impl Shard {
 
 #[test]
 fn writes_survive_flush_compaction_and_reopening() {
-    let world = World::new(1);
+    let world = world(1);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 0).await;
@@ -165,7 +174,7 @@ fn writes_survive_flush_compaction_and_reopening() {
 
 #[test]
 fn an_older_version_arriving_late_never_hides_a_newer_one() {
-    let world = World::new(2);
+    let world = world(2);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 1_000).await;
@@ -202,7 +211,7 @@ fn an_older_version_arriving_late_never_hides_a_newer_one() {
 
 #[test]
 fn tombstones_outlive_their_grace_only_while_something_lies_below() {
-    let world = World::new(3);
+    let world = world(3);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 0).await;
