@@ -45,6 +45,7 @@ mod metrics;
 pub mod msg;
 mod owners;
 mod pipeline;
+mod read_faults;
 mod route;
 mod scan;
 mod scan_run;

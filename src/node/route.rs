@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::metrics::{Metric, Snapshot};
 use super::msg::{Ask, Change, Kind, Msg, Reply};
 use super::owners::Owners;
+use super::read_faults::ReadFaults;
 use super::scan_run::ScanRun;
 use super::slots::Slots;
 use crate::base::hash::KeyHash;
@@ -33,7 +34,7 @@ use crate::rt::mesh::Port;
 use crate::rt::net::Token;
 use crate::store::completions::Done;
 use crate::store::shared::Shared;
-use crate::store::{Got, Op, ReadError, ScanRange, Store};
+use crate::store::{Got, Op, ScanRange, Store};
 
 /// Which request of which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub(crate) struct Router {
     pub(super) fault: Option<String>,
     /// Where the operator looks.
     pub(super) log: Rc<dyn Fn(&str)>,
+    read_faults: ReadFaults,
     pub(super) pen: Pen,
 }
 
@@ -128,6 +130,7 @@ impl Router {
             answered: Vec::new(),
             stirred: Vec::new(),
             fault: None,
+            read_faults: ReadFaults::new(rt, &log),
             log,
             pen: Pen {
                 date: crate::http::date::Date::new(wall_ms),
@@ -208,24 +211,17 @@ impl Router {
                 self.read_from_disk(store, key.into(), hash, Asker::Here(ticket));
                 None
             }
-            Err(error) => Some(Err(self.unreadable(&error))),
+            Err(error) => Some(Err(self.read_faults.tell(&error))),
         }
     }
 
     fn read_from_disk(&self, store: Rc<Store>, key: Box<[u8]>, hash: KeyHash, asker: Asker) {
-        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
         self.rt.spawn(async move {
-            let got = store.get_from_disk(&key, hash).await.map_err(|error| {
-                log(&error.0);
-                Failure::Unreadable
-            });
+            let got = store.get_from_disk(&key, hash).await;
+            let got = got.map_err(|error| faults.tell(&error));
             arrivals.push(asker, Reply::Got(got));
         });
-    }
-
-    fn unreadable(&self, error: &ReadError) -> Failure {
-        (self.log)(&error.0);
-        Failure::Unreadable
     }
 
     /// Writes one key. `Ok`: the answer comes to `place`.
@@ -324,7 +320,7 @@ impl Router {
                     Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
                     Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
                     Err(error) => {
-                        let failure = self.unreadable(&error);
+                        let failure = self.read_faults.tell(&error);
                         self.reply(asker, Reply::Got(Err(failure)));
                     }
                 }
@@ -374,13 +370,10 @@ impl Router {
             let page = Err(Failure::Closed);
             return self.arrivals.push(asker, Reply::Page { shard, page });
         };
-        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
         self.rt.spawn(async move {
             let page = store.scan(&range, rows_max, SCAN_PAGE_BYTES).await;
-            let page = page.map_err(|error| {
-                log(&error.0);
-                Failure::Unreadable
-            });
+            let page = page.map_err(|error| faults.tell(&error));
             arrivals.push(asker, Reply::Page { shard, page });
         });
     }

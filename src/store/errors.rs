@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::table::TableError;
-use super::unreadable::Unreadable;
 use super::{OpenError, ReadError};
 
 impl fmt::Display for OpenError {
@@ -14,24 +13,21 @@ impl fmt::Display for OpenError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<TableError> for OpenError {
-    fn from(error: TableError) -> OpenError {
-        OpenError(error.to_string())
+        write!(f, "{}: {}", self.file, self.why)
     }
 }
 
 impl From<TableError> for ReadError {
     fn from(error: TableError) -> ReadError {
-        ReadError(error.to_string())
-    }
-}
-
-impl From<Unreadable> for OpenError {
-    fn from(error: Unreadable) -> OpenError {
-        OpenError(error.to_string())
+        match error {
+            TableError::Io { file, error } => ReadError {
+                file,
+                why: error.to_string(),
+            },
+            TableError::Corrupt { file, offset, why } => ReadError {
+                file,
+                why: format!("damaged at byte {offset}: {why}"),
+            },
+        }
     }
 }

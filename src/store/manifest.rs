@@ -88,13 +88,27 @@ struct OpenLog {
     chain: Chain,
 }
 
-impl Manifest {
-    /// Recovers the shard folder `dir`. Starts a new manifest file.
-    pub(crate) async fn open(
-        rt: &Rt,
-        dir: &Path,
-        owner: Owner,
-    ) -> Result<(Manifest, Recovered), Unreadable> {
+/// Why an edit is not in force.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// Nothing of it was written and the log is as it was: the files it adds may go, it may be tried again.
+    Unwritten(io::Error),
+    /// It may be in force, or the log cannot go on.
+    Unknown(io::Error),
+}
+
+/// A shard's manifest that was read, and not written to yet.
+pub(crate) struct Found {
+    dir: PathBuf,
+    owner: Owner,
+    state: State,
+    current: Option<u64>,
+    names: Vec<String>,
+}
+
+impl Found {
+    /// Reads the manifest of the shard folder `dir`. Changes nothing.
+    pub(crate) async fn read(rt: &Rt, dir: &Path, owner: Owner) -> Result<Found, Unreadable> {
         let current = current(rt, dir).await?;
         let names = rt.list(dir).await.map_err(Unreadable::io(dir))?;
         let ids: Vec<u64> = names.iter().filter_map(|name| manifest_id(name)).collect();
@@ -105,53 +119,82 @@ impl Manifest {
                 State::default()
             }
         };
-        for name in &names {
-            let stale = manifest_id(name).is_some_and(|id| Some(id) != current);
-            if stale || name.ends_with(TMP_SUFFIX) {
-                discard(rt, &dir.join(name)).await;
-            }
-        }
-        let recovered = state.recovered();
-        let mut inner = Inner {
-            state,
-            log: None,
-            current,
-            next_id: ids.iter().max().map_or(1, |last| last + 1),
-        };
-        let manifest = Manifest {
-            rt: rt.clone(),
+        Ok(Found {
             dir: dir.to_path_buf(),
             owner,
+            state,
+            current,
+            names,
+        })
+    }
+
+    pub(crate) fn recovered(&self) -> Recovered {
+        self.state.recovered()
+    }
+
+    /// Starts a new manifest file, to be written from now on.
+    pub(crate) async fn begin(self, rt: &Rt) -> Result<Manifest, Unreadable> {
+        let ids = self.names.iter().filter_map(|name| manifest_id(name));
+        let mut inner = Inner {
+            state: self.state,
+            log: None,
+            current: self.current,
+            next_id: ids.max().map_or(1, |last| last + 1),
+        };
+        for name in &self.names {
+            let stale = manifest_id(name).is_some_and(|id| Some(id) != self.current);
+            if stale || name.ends_with(TMP_SUFFIX) {
+                discard(rt, &self.dir.join(name)).await;
+            }
+        }
+        let manifest = Manifest {
+            rt: rt.clone(),
+            dir: self.dir,
+            owner: self.owner,
             inner: Cell::new(None),
             waiting: RefCell::default(),
         };
         let rolled = manifest.roll(&mut inner, &Edit::default()).await;
-        rolled.map_err(Unreadable::io(dir))?;
+        rolled.map_err(Unreadable::io(&manifest.dir))?;
         manifest.inner.set(Some(inner));
-        Ok((manifest, recovered))
+        Ok(manifest)
     }
+}
 
+impl Manifest {
     /// Makes `edit` durable. Calls may overlap; they take effect one after the other.
     ///
-    /// `InvalidInput`: the edit contradicts the state (it removes a table that is not there, or adds one
-    /// twice); nothing was written. Any other error: no manifest could be written, and whether the edit is in
-    /// force is unknown until a later append succeeds (then it is not). Until then the caller keeps the files
-    /// the edit adds as well as those it removes.
-    pub(crate) async fn append(&self, edit: &Edit) -> io::Result<()> {
+    /// `Unknown` of kind `InvalidInput`: the edit contradicts the state (it removes a table that is not there, or
+    /// adds one twice); nothing was written. Otherwise `Unknown`: no manifest could be written, and whether the
+    /// edit is in force is unknown until a later append succeeds (then it is not). Until then the caller keeps
+    /// the files the edit adds as well as those it removes.
+    pub(crate) async fn append(&self, edit: &Edit) -> Result<(), AppendError> {
         let mut turn = self.turn().await;
-        let sum = turn.inner.state.sum_after(edit);
-        let sum = sum.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let sum = turn.inner.state.sum_after(edit).map_err(|why| {
+            AppendError::Unknown(io::Error::new(io::ErrorKind::InvalidInput, why))
+        })?;
         let mut body = Vec::new();
         edit.encode(sum, &mut body);
-        let log = turn.inner.log.take();
-        let log = match log.filter(|log| log.fits(body.len())) {
-            // A failed write is answered by a new file below, which reports what is wrong with the disk.
-            Some(log) => log.append(&body).await.ok(),
-            None => None,
-        };
-        match log {
-            Some(log) => turn.inner.log = Some(log),
-            None => self.roll(&mut turn.inner, edit).await?,
+        match turn.inner.log.take() {
+            Some(log) if log.fits(body.len()) => turn.inner.log = log.append(&body).await.ok(),
+            Some(full) => {
+                let begun = self.create(&mut turn.inner, edit).await;
+                if begun.is_err() {
+                    // The full log is sound and still the current one.
+                    turn.inner.log = Some(full);
+                }
+                let begun = begun.map_err(AppendError::Unwritten)?;
+                self.enforce(&mut turn.inner, begun)
+                    .await
+                    .map_err(AppendError::Unknown)?;
+            }
+            None => {}
+        }
+        if turn.inner.log.is_none() {
+            // After a failed write. The new file reports what is wrong with the disk.
+            self.roll(&mut turn.inner, edit)
+                .await
+                .map_err(AppendError::Unknown)?;
         }
         turn.inner.state.apply(edit);
         Ok(())
@@ -173,16 +216,16 @@ impl Manifest {
 
     /// Starts a new manifest that holds the state after `edit`, and makes it the current one.
     async fn roll(&self, inner: &mut Inner, edit: &Edit) -> io::Result<()> {
-        inner.log = None;
-        let mut state = inner.state.clone();
-        state.apply(edit);
-        let id = inner.next_id;
-        inner.next_id += 1;
-        let name = manifest_name(id);
-        let log = self.create(id, &name, &state.snapshot()).await?;
+        let begun = self.create(inner, edit).await?;
+        self.enforce(inner, begun).await
+    }
+
+    /// Makes a manifest the current one.
+    async fn enforce(&self, inner: &mut Inner, (id, log): (u64, OpenLog)) -> io::Result<()> {
         let old = inner.current.take();
         let current = self.dir.join(CURRENT);
-        self.rt.replace(&current, &current_line(&name)).await?;
+        let line = current_line(&manifest_name(id));
+        self.rt.replace(&current, &line).await?;
         if let Some(old) = old {
             discard(&self.rt, &self.dir.join(manifest_name(old))).await;
         }
@@ -191,7 +234,23 @@ impl Manifest {
         Ok(())
     }
 
-    async fn create(&self, id: u64, name: &str, snapshot: &[u8]) -> io::Result<OpenLog> {
+    /// Writes a new manifest that holds the state after `edit`. It does not count yet; after an error no file stays.
+    async fn create(&self, inner: &mut Inner, edit: &Edit) -> io::Result<(u64, OpenLog)> {
+        let mut state = inner.state.clone();
+        state.apply(edit);
+        let id = inner.next_id;
+        inner.next_id += 1;
+        let name = manifest_name(id);
+        let written = self.write(id, &name, &state.snapshot()).await;
+        if written.is_err() {
+            for name in [format!("{name}{TMP_SUFFIX}"), name] {
+                discard(&self.rt, &self.dir.join(name)).await;
+            }
+        }
+        Ok((id, written?))
+    }
+
+    async fn write(&self, id: u64, name: &str, snapshot: &[u8]) -> io::Result<OpenLog> {
         let snapshot_bytes = group_bytes(snapshot.len());
         let bytes = (SNAPSHOT_SHARE * snapshot_bytes).max(MANIFEST_BYTES_MIN);
         let header = Header {
@@ -413,7 +472,7 @@ async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Resul
 async fn read(rt: &Rt, dir: &Path, owner: Owner, id: u64) -> Result<State, Unreadable> {
     let path = dir.join(manifest_name(id));
     let corrupt = |offset: u64, why: &str| Unreadable::corrupt(&path, offset, why);
-    let file = match rt.map(&path).await {
+    let file = match rt.read_whole(&path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(corrupt(0, "CURRENT names this manifest, and it is missing"));
         }
@@ -482,7 +541,9 @@ mod tests {
     }
 
     async fn open(rt: &Rt) -> Result<(Manifest, Recovered), Unreadable> {
-        Manifest::open(rt, Path::new(DIR), OWNER).await
+        let found = Found::read(rt, Path::new(DIR), OWNER).await?;
+        let recovered = found.recovered();
+        Ok((found.begin(rt).await?, recovered))
     }
 
     fn table(id: u64, key_len: usize) -> TableMeta {
@@ -588,8 +649,11 @@ mod tests {
                 twice,
             ];
             for edit in wrong {
-                let refused = manifest.append(&edit).await.unwrap_err();
-                assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+                let refused = manifest.append(&edit).await;
+                assert!(matches!(
+                    refused,
+                    Err(AppendError::Unknown(error)) if error.kind() == io::ErrorKind::InvalidInput
+                ));
             }
             manifest.append(&edit(2, 3)).await.unwrap();
             let (_, recovered) = open(&rt).await.unwrap();
@@ -780,7 +844,7 @@ mod tests {
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, open(&rt)).map(|_| ()).unwrap();
         let other = Owner { shard: 2, ..OWNER };
-        let refused = world.run(&rt, Manifest::open(&rt, Path::new(DIR), other));
+        let refused = world.run(&rt, Found::read(&rt, Path::new(DIR), other));
         assert!(refused.is_err_and(|why| why.to_string().contains("belongs to shard 1")));
     }
 }
