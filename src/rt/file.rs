@@ -39,15 +39,6 @@ pub(in crate::rt) enum BufInner {
     Plain(Vec<u8>),
 }
 
-/// A whole file as bytes, for recovery and tools: a memory map in production. Never used while serving
-/// (a page fault would stop the core).
-pub struct Mapped(MappedInner);
-
-pub(in crate::rt) enum MappedInner {
-    Map(uring::Mapped),
-    Plain(Vec<u8>),
-}
-
 impl Rt {
     /// Opens `path` for direct I/O.
     pub async fn open(&self, path: &Path, mode: Mode) -> io::Result<File> {
@@ -57,15 +48,7 @@ impl Rt {
         }))
     }
 
-    /// Maps an existing file read-only.
-    pub async fn map(&self, path: &Path) -> io::Result<Mapped> {
-        Ok(Mapped(match &self.0 {
-            Inner::Uring(core) => MappedInner::Map(core.map(path).await?),
-            Inner::Sim(process) => MappedInner::Plain(process.read_whole(path).await?),
-        }))
-    }
-
-    /// Reads a small file of any length (identity files, CURRENT).
+    /// Reads a small file of any length (identity files, CURRENT, manifests).
     pub async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
         either!(&self.0, it => it.read_whole(path).await)
     }
@@ -178,16 +161,6 @@ impl DerefMut for Buf {
         match &mut self.0 {
             BufInner::Dma(buf) => buf.as_mut_slice(),
             BufInner::Plain(bytes) => bytes,
-        }
-    }
-}
-
-impl Deref for Mapped {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match &self.0 {
-            MappedInner::Map(map) => map.as_slice(),
-            MappedInner::Plain(bytes) => bytes,
         }
     }
 }

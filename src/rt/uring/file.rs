@@ -5,7 +5,7 @@
 //! rename, `alloc_dma_buffer` returns old memory, `write_at` may be short, `Directory::sync` is fdatasync.
 //! Dropping a `DmaFile` queues its close on the ring: no descriptor is leaked.
 
-#![expect(unsafe_code, reason = "fstat on a borrowed descriptor, mmap")]
+#![expect(unsafe_code, reason = "fstat on a borrowed descriptor")]
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -28,8 +28,6 @@ pub(in crate::rt) struct File {
 
 pub(in crate::rt) struct Buf(DmaBuffer);
 
-pub(in crate::rt) struct Mapped(memmap2::Mmap);
-
 impl File {
     pub(super) async fn open(path: &Path, mode: Mode) -> io::Result<File> {
         // glommio unwraps a statfs of the path as given: a relative one depends on the working directory.
@@ -45,7 +43,8 @@ impl File {
                 how.write(true).custom_flags(libc::O_DSYNC);
             }
         }
-        let file = how.dma_open(&path).await.map_err(plain)?;
+        let opened = how.dma_open(&path).await.map_err(plain);
+        let file = opened.map_err(|error| named("open", &path, &error))?;
         let len = Cell::new(length(&file)?);
         Ok(File { file, len })
     }
@@ -113,30 +112,18 @@ impl Buf {
     }
 }
 
-impl Mapped {
-    #[expect(clippy::disallowed_methods, reason = "files are rt's business")]
-    pub(super) fn open(path: &Path) -> io::Result<Mapped> {
-        let file = std::fs::File::open(path).map_err(|error| named("open", path, &error))?;
-        // SAFETY: the folder is locked by this process (locks.rs) and a file is mapped only in recovery, before
-        // anything writes to it or truncates it; the map outlives the descriptor by design of mmap.
-        let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Mapped(map))
-    }
-
-    pub(in crate::rt) fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 fn length(file: &DmaFile) -> io::Result<u64> {
     // SAFETY: the descriptor is open for as long as `file` lives; ManuallyDrop leaves closing it to `file`.
     let borrowed = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(file.as_raw_fd()) });
     Ok(borrowed.metadata()?.len())
 }
 
-/// Keeps the kind (`StorageFull`, `NotFound`) and puts operation and path into the text.
+/// What the system said, and nothing of the library's own words: the callers know the file.
 fn plain(error: GlommioError<()>) -> io::Error {
-    io::Error::from(error)
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::from(other),
+    }
 }
 
 fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use cores::{RunError, run, run_unwatched};
 pub use error::{Holder, StartError};
-pub(in crate::rt) use file::{Buf, File, Mapped};
+pub(in crate::rt) use file::{Buf, File};
 pub use locks::{DirLock, PortClaim, claim_port, lock_dir};
 pub(in crate::rt) use net::{Detached, Net};
 pub use preflight::{available_cpus, preflight};
@@ -127,10 +127,6 @@ impl Core {
 
     pub(in crate::rt) async fn open(&self, path: &Path, mode: Mode) -> io::Result<File> {
         File::open(path, mode).await
-    }
-
-    pub(in crate::rt) async fn map(&self, path: &Path) -> io::Result<Mapped> {
-        Mapped::open(path)
     }
 
     pub(in crate::rt) async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
