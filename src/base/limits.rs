@@ -68,6 +68,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests one core may have waiting at another core. More: 503.
 pub const MESH_IN_FLIGHT_MAX: usize = 4096;
+/// Level-0 tables of a shard at which its writers wait for a compaction: five times MAX_L0_FILES, at least this.
+/// Every read that memory cannot answer asks each of them.
+pub const L0_FILES_WAIT_MIN: usize = 20;
 /// Bytes of writes waiting for a shard's WAL. More: 503.
 pub const WAL_QUEUE_BYTES_MAX: usize = 96 << 20;
 /// Unit of every write to disk; also the O_DIRECT alignment we assume everywhere.

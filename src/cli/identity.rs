@@ -10,6 +10,10 @@
 //! A directory that holds shards but no NODE is refused: it is a wrong mount or a damaged one, and serving an
 //! empty store over it would look like loss. `NODE.bak` has the same bytes; either copy suffices, and a bad one is
 //! written anew from the other.
+//!
+//! Order of the first start: a `CURRENT` in every shard's folder, all of them durable, then NODE. So where there
+//! is a NODE a shard without CURRENT has lost its files, and does not open; where a crash came first there are
+//! newborn shards alone, and the next start makes them anew.
 
 use std::fmt;
 use std::io;
@@ -22,6 +26,7 @@ use super::settings::Source;
 use crate::base::limits::SHARDS_MAX;
 use crate::rt::early;
 use crate::rt::uring::remedy;
+use crate::store::format::{CURRENT, TMP_SUFFIX, newborn};
 
 /// Newest layout of a data directory this program reads and writes.
 const FORMAT: u32 = 1;
@@ -117,7 +122,7 @@ fn create(
     now_ms: u64,
 ) -> Result<Found, StartError> {
     let shards_dir = dir.join("shards");
-    if !early::is_empty_dir(&shards_dir).map_err(|error| unreadable(&shards_dir, &error))? {
+    if !is_unborn(&shards_dir).map_err(|error| unreadable(&shards_dir, &error))? {
         return Err(StartError::new(
             format!("{} holds shards but no NODE file", dir.display()),
             "restore its NODE file, or name an empty directory with -dir",
@@ -129,6 +134,7 @@ fn create(
         node_uuid: u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..)),
         shards,
     };
+    begin_shards(dir, shards).map_err(|error| unreadable(&shards_dir, &error))?;
     let bytes = encode(identity, now_ms);
     // NODE last: a crash between the two leaves a directory that either copy describes.
     for path in paths.iter().rev() {
@@ -175,6 +181,32 @@ fn none_is_good(paths: &[PathBuf; 2], one: &Bad, two: &Bad) -> StartError {
         }
     };
     StartError::new(error, hint)
+}
+
+/// Whether nothing but newborn shards is there, whole or half made: what a crash before NODE leaves.
+fn is_unborn(shards_dir: &Path) -> io::Result<bool> {
+    for shard in early::list(shards_dir)? {
+        let folder = shards_dir.join(shard);
+        let names = early::list(&folder)?;
+        let tmp = format!("{CURRENT}{TMP_SUFFIX}");
+        let only_current = names.iter().all(|name| name == CURRENT || *name == tmp);
+        let current = early::read_small(&folder.join(CURRENT))?;
+        if !only_current || current.is_some_and(|bytes| bytes != newborn(0).1) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes every shard, durably but for the name of `shards/` itself: the sync that comes with NODE covers that.
+fn begin_shards(dir: &Path, shards: u16) -> io::Result<()> {
+    for shard in 0..shards {
+        let (path, bytes) = newborn(shard);
+        let path = dir.join(path);
+        early::create_dir(path.parent().unwrap_or(dir))?;
+        early::replace_small(&path, &bytes)?;
+    }
+    early::sync_dir(&dir.join("shards"))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> StartError {
@@ -345,9 +377,37 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "the test makes a directory")]
     fn shards_without_identity_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("shards/0000")).unwrap();
-        let refused = open(dir.path(), None, 2, 7).unwrap_err();
-        assert!(refused.error.contains("no NODE file"), "{refused:?}");
+        let folder = dir.path().join("shards/0000");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in [("CURRENT", "MANIFEST-000001 2c0a2d8c\n"), ("wal", "")] {
+            std::fs::write(folder.join(name), bytes).unwrap();
+            let refused = open(dir.path(), None, 2, 7).unwrap_err();
+            assert!(refused.error.contains("no NODE file"), "{refused:?}");
+            std::fs::remove_file(folder.join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test undoes half a start")]
+    fn shards_are_made_before_the_identity_and_a_start_that_was_cut_off_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), Some(3), 2, 7).unwrap();
+        let current = |shard| dir.path().join(newborn(shard).0);
+        for shard in 0..3 {
+            assert_eq!(std::fs::read(current(shard)).unwrap(), newborn(shard).1);
+        }
+        // As a crash before NODE leaves it: some shards whole, one half made, one not there.
+        for name in ["NODE", "NODE.bak"] {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        std::fs::rename(current(1), current(1).with_extension("tmp")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("shards/0002")).unwrap();
+        open(dir.path(), Some(3), 2, 7).unwrap();
+        assert!((0..3).all(|shard| current(shard).exists()));
+        // With NODE there, nothing is made any more.
+        std::fs::remove_file(current(1)).unwrap();
+        open(dir.path(), Some(3), 2, 7).unwrap();
+        assert!(!current(1).exists());
     }
 
     #[test]

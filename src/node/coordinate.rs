@@ -426,7 +426,7 @@ impl Router {
                 None
             }
             Err(error) => {
-                self.unreadable(&error);
+                self.read_faults.tell(&error);
                 Some(read::Event::Failed(node))
             }
         }

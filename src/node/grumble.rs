@@ -1,4 +1,5 @@
-//! Pure. Lines for the log that others can cause at will: each is told once in a while, not each time.
+//! Pure. Lines for the log that others can cause at will (strangers who dial, reads of a damaged block): each is told
+//! once in a while, not each time.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -15,10 +16,10 @@ const LINES_MAX: usize = 32;
 pub(crate) struct Grumble(RefCell<Vec<(String, Instant)>>);
 
 impl Grumble {
-    /// Tells the line, unless it was told a short while ago.
-    pub(crate) fn tell(&self, log: &dyn Fn(&str), now: Instant, line: &str) {
+    /// Tells the line, unless one about the same was told a short while ago.
+    pub(crate) fn tell(&self, log: &dyn Fn(&str), now: Instant, about: &str, line: &str) {
         let mut told = self.0.borrow_mut();
-        if let Some((_, at)) = told.iter_mut().find(|(text, _)| text == line) {
+        if let Some((_, at)) = told.iter_mut().find(|(text, _)| text == about) {
             if now.since(*at) < QUIET {
                 return;
             }
@@ -27,7 +28,7 @@ impl Grumble {
             if told.len() >= LINES_MAX {
                 told.remove(0);
             }
-            told.push((line.to_owned(), now));
+            told.push((about.to_owned(), now));
         }
         drop(told);
         log(line);
@@ -45,11 +46,11 @@ mod tests {
         let grumble = Grumble::default();
         let at = |second: u64| Instant(second * 1_000_000_000);
         for second in [0, 1, 59, 60, 61] {
-            grumble.tell(&log, at(second), "a");
+            grumble.tell(&log, at(second), "a", "a");
         }
         assert_eq!(told.borrow().len(), 2);
         for n in 0..1000 {
-            grumble.tell(&log, at(62), &n.to_string());
+            grumble.tell(&log, at(62), &n.to_string(), "b");
         }
         assert_eq!(grumble.0.borrow().len(), LINES_MAX);
         assert_eq!(told.borrow().len(), 1002);

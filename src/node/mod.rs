@@ -51,6 +51,7 @@ pub mod msg;
 mod owners;
 mod peers;
 mod pipeline;
+mod read_faults;
 mod replica;
 mod route;
 mod scan;

@@ -176,7 +176,7 @@ impl Router {
             Ok(Got::Answer(())) => {}
             Ok(Got::Disk(_)) => self.read_from_disk(store, key.into(), hash, asker),
             Err(error) => {
-                let failure = self.unreadable(&error);
+                let failure = self.read_faults.tell(&error);
                 refuse(out, failure);
             }
         }

@@ -23,6 +23,7 @@ use super::grumble::Grumble;
 use super::metrics::{Metric, Snapshot};
 use super::msg::{Ask, Change, Kind, Msg, Reply};
 use super::owners::Owners;
+use super::read_faults::ReadFaults;
 use super::replica::{Gather, Job};
 use super::scan_run::ScanRun;
 use super::slots::Slots;
@@ -36,7 +37,7 @@ use crate::rt::mesh::Port;
 use crate::rt::net::Token;
 use crate::store::completions::Done;
 use crate::store::shared::Shared;
-use crate::store::{Got, Op, ReadError, ScanRange, Store};
+use crate::store::{Got, Op, ScanRange, Store};
 
 /// Which request of which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,7 @@ pub(crate) struct Router {
     pub(super) grumble: Grumble,
     /// Where the operator looks.
     pub(super) log: Rc<dyn Fn(&str)>,
+    pub(super) read_faults: ReadFaults,
     pub(super) pen: Pen,
 }
 
@@ -161,6 +163,7 @@ impl Router {
             grumble: Grumble::default(),
             peer_answers: Vec::new(),
             fault: None,
+            read_faults: ReadFaults::new(rt, &log),
             log,
             pen: Pen {
                 date: crate::http::date::Date::new(wall_ms),
@@ -267,7 +270,7 @@ impl Router {
                 self.read_from_disk(store, key.into(), hash, Asker::Here(ticket));
                 None
             }
-            Err(error) => Some(Err(self.unreadable(&error))),
+            Err(error) => Some(Err(self.read_faults.tell(&error))),
         }
     }
 
@@ -278,19 +281,12 @@ impl Router {
         hash: KeyHash,
         asker: Asker,
     ) {
-        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
         self.rt.spawn(async move {
-            let got = store.get_from_disk(&key, hash).await.map_err(|error| {
-                log(&error.0);
-                Failure::Unreadable
-            });
+            let got = store.get_from_disk(&key, hash).await;
+            let got = got.map_err(|error| faults.tell(&error));
             arrivals.push(asker, Reply::Got(got));
         });
-    }
-
-    pub(super) fn unreadable(&self, error: &ReadError) -> Failure {
-        (self.log)(&error.0);
-        Failure::Unreadable
     }
 
     /// Writes one key. `Ok`: the answer comes to `place`.
@@ -482,7 +478,7 @@ impl Router {
             Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
             Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
             Err(error) => {
-                let failure = self.unreadable(&error);
+                let failure = self.read_faults.tell(&error);
                 self.reply(asker, Reply::Got(Err(failure)));
             }
         }
@@ -500,13 +496,10 @@ impl Router {
             let page = Err(Failure::Closed);
             return self.arrivals.push(asker, Reply::Page { shard, page });
         };
-        let (arrivals, log) = (Rc::clone(&self.arrivals), Rc::clone(&self.log));
+        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
         self.rt.spawn(async move {
             let page = store.scan(&range, rows_max, SCAN_PAGE_BYTES).await;
-            let page = page.map_err(|error| {
-                log(&error.0);
-                Failure::Unreadable
-            });
+            let page = page.map_err(|error| faults.tell(&error));
             arrivals.push(asker, Reply::Page { shard, page });
         });
     }

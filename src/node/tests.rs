@@ -17,6 +17,7 @@ use crate::rt::mesh::mesh;
 use crate::rt::net::{Net, Token};
 use crate::rt::sim::World;
 use crate::rt::sim::disk::Fault;
+use crate::store::format::newborn;
 use crate::store::options::Options;
 
 const SERVER: u16 = 1;
@@ -72,6 +73,10 @@ impl Town {
             log: Rc::default(),
             cores: Cell::new(cores),
         };
+        let disk = town.world.disk(SERVER);
+        for (path, bytes) in (0..shards).map(newborn) {
+            disk.write(&config(shards).store.dir.join(path), &bytes);
+        }
         town.boot(shards);
         town
     }

@@ -61,16 +61,28 @@ pub fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    sync_dir(dir)
+}
+
+/// Makes a folder and those above it. Each is durable once its parent is synced.
+pub fn create_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// True when the directory does not exist or holds nothing.
-pub fn is_empty_dir(dir: &Path) -> io::Result<bool> {
-    match fs::read_dir(dir) {
-        Ok(mut names) => Ok(names.next().is_none()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
+/// Names in a folder; none when it does not exist.
+pub fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,15 +93,15 @@ mod tests {
     fn small_files_round_trip_and_missing_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let nested = dir.path().join("a");
-        assert!(is_empty_dir(&nested).unwrap());
-        fs::create_dir(&nested).unwrap();
-        assert!(is_empty_dir(&nested).unwrap());
+        assert!(list(&nested).unwrap().is_empty());
+        create_dir(&nested).unwrap();
+        assert!(list(&nested).unwrap().is_empty());
         let path = nested.join("NODE");
         assert_eq!(read_small(&path).unwrap(), None);
         replace_small(&path, b"one").unwrap();
         replace_small(&path, b"two").unwrap();
         assert_eq!(read_small(&path).unwrap().as_deref(), Some(&b"two"[..]));
-        assert!(!is_empty_dir(&nested).unwrap());
+        assert_eq!(list(&nested).unwrap(), ["NODE"]);
         fs::write(&path, vec![0; (1 << 20) + 1]).unwrap();
         assert_eq!(
             read_small(&path).unwrap_err().kind(),

@@ -65,7 +65,7 @@ impl Rt {
         }))
     }
 
-    /// Reads a small file of any length (identity files, CURRENT).
+    /// Reads a small file of any length (identity files, CURRENT, manifests).
     pub async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
         either!(&self.0, it => it.read_whole(path).await)
     }

@@ -291,11 +291,11 @@ impl Work {
         let got = self
             .store
             .get(key, hash, |entry| entry.map(|entry| entry.to_owned()));
-        match got.map_err(|error| End::Failed(error.0))? {
+        match got.map_err(|error| End::Failed(error.to_string()))? {
             Got::Answer(seen) => Ok(seen),
             Got::Disk(_) => {
                 let read = self.store.get_from_disk(key, hash).await;
-                read.map_err(|error| End::Failed(error.0))
+                read.map_err(|error| End::Failed(error.to_string()))
             }
         }
     }
@@ -380,7 +380,7 @@ impl Work {
         let mut range = range.clone();
         loop {
             let page = self.store.scan(&range, rows_max, 4096).await;
-            let page = page.map_err(|error| End::Failed(error.0))?;
+            let page = page.map_err(|error| End::Failed(error.to_string()))?;
             if page.rows.len() > rows_max {
                 return Err(
                     Violation(format!("{} rows in a page of {rows_max}", page.rows.len())).into(),

@@ -20,6 +20,7 @@ use super::session::{End, Session};
 use crate::rt::sim::World;
 use crate::rt::sim::disk::{Fault, Op};
 use crate::store::Stats;
+use crate::store::format::newborn;
 
 /// The node everything happens on.
 const NODE: u16 = 1;
@@ -191,6 +192,9 @@ pub fn rot(plan: &Plan, steps: usize) -> Result<Report, Violation> {
 impl Lives {
     fn new(plan: Plan) -> Lives {
         let world = World::new(plan.seed);
+        let (path, bytes) = newborn(plan.options.shard);
+        let path = plan.options.dir.join(path);
+        world.disk(NODE).write(&path, &bytes);
         if let Some((kind, part)) = plan.lie {
             world.disk(NODE).lie(kind, part);
         }

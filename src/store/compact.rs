@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use super::Store;
-use super::background::JobError;
+use super::background::{JobError, Made};
 use super::format::edit::{Edit, TableMeta};
 use super::merge::{LevelCursor, Merge, Source};
 use super::pace::Pace;
@@ -20,12 +20,17 @@ use crate::base::version::Version;
 
 impl Store {
     /// Runs one compaction to the end, or leaves everything as it was.
-    pub(crate) async fn compact(&self, job: &Job) -> Result<(), JobError> {
+    pub(crate) async fn compact(
+        &self,
+        job: &Job,
+        pace: &Pace,
+        made: &Made,
+    ) -> Result<(), JobError> {
         let removed: Vec<u64> = job.upper.iter().chain(&job.lower).copied().collect();
         let tables = if job.moves {
             self.tables_of(&job.upper)
         } else {
-            self.merged(job).await?
+            self.merged(job, pace, made).await?
         };
         let to = u8::try_from(job.to).expect("a tree has five levels");
         let from = u8::try_from(job.from).expect("a tree has five levels");
@@ -60,17 +65,28 @@ impl Store {
             .collect()
     }
 
-    async fn merged(&self, job: &Job) -> Result<Vec<Rc<Table>>, JobError> {
+    async fn merged(
+        &self,
+        job: &Job,
+        pace: &Pace,
+        made: &Made,
+    ) -> Result<Vec<Rc<Table>>, JobError> {
         let mut tables = Vec::new();
-        for meta in self.merge_inputs(job).await? {
+        for meta in self.merge_inputs(job, pace, made).await? {
             tables.push(self.open_table(meta).await?);
         }
         Ok(tables)
     }
 
-    async fn merge_inputs(&self, job: &Job) -> Result<Vec<TableMeta>, JobError> {
+    async fn merge_inputs(
+        &self,
+        job: &Job,
+        pace: &Pace,
+        made: &Made,
+    ) -> Result<Vec<TableMeta>, JobError> {
         let mut outputs = Outputs {
             store: self,
+            made,
             level: job.to,
             writer: None,
             done: Vec::new(),
@@ -81,7 +97,6 @@ impl Store {
                 .saturating_sub(self.options.gc_grace.as_millis() as u64),
         );
         let mut merge = Merge::seek(self.inputs(job), b"").await?;
-        let mut pace = Pace::new(&self.rt);
         let mut steps = 0u32;
         while let Some((key, held)) = merge.head() {
             if !self.may_purge(key, &held.entry, purge_before, job) {
@@ -90,7 +105,7 @@ impl Store {
             merge.advance().await?;
             steps += 1;
             if steps.is_multiple_of(16) {
-                self.breathe(&mut pace).await?;
+                self.breathe(pace).await?;
             }
         }
         outputs.finish().await
@@ -137,6 +152,7 @@ impl Store {
 /// The tables a compaction writes, one after the other.
 struct Outputs<'a> {
     store: &'a Store,
+    made: &'a Made,
     level: usize,
     writer: Option<TableWriter>,
     done: Vec<TableMeta>,
@@ -152,7 +168,7 @@ impl Outputs<'_> {
             self.cut().await?;
         }
         if self.writer.is_none() {
-            self.writer = Some(self.store.new_table(self.level).await?);
+            self.writer = Some(self.store.new_table(self.level, self.made).await?);
         }
         let writer = self
             .writer

@@ -9,11 +9,10 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use super::Store;
-use super::background::JobError;
+use super::background::{JobError, Made};
 use super::format::edit::{Edit, TableMeta};
 use super::memtable::Memtable;
 use super::pace::Pace;
-use super::wal::Gate;
 use crate::base::hash::KeyHash;
 
 /// Entries copied from the memtable to the writer between two looks at the clock.
@@ -21,12 +20,12 @@ const STEP_ENTRIES: usize = 32;
 
 impl Store {
     /// Flushes the oldest frozen memtable, if there is one.
-    pub(crate) async fn flush_oldest(&self) -> Result<(), JobError> {
+    pub(crate) async fn flush_oldest(&self, pace: &Pace, made: &Made) -> Result<(), JobError> {
         let Some(memtable) = self.state.borrow().frozen.front().cloned() else {
             return Ok(());
         };
         let flushed_seq = memtable.borrow().last_seq();
-        let meta = self.write_level_0(&memtable).await?;
+        let meta = self.write_level_0(&memtable, pace, made).await?;
         let table = self.open_table(meta.clone()).await?;
         let edit = Edit {
             added: vec![(0, meta)],
@@ -37,14 +36,18 @@ impl Store {
         self.install(&[], vec![(0, table)], |state| {
             state.frozen.pop_front();
         });
-        self.wal.set_gate(Gate::Open);
+        self.regulate();
         self.counters.flushes.set(self.counters.flushes.get() + 1);
         self.wal.release(flushed_seq).await.map_err(JobError::Disk)
     }
 
-    async fn write_level_0(&self, memtable: &Rc<RefCell<Memtable>>) -> Result<TableMeta, JobError> {
-        let mut pace = Pace::new(&self.rt);
-        let mut writer = self.new_table(0).await?;
+    async fn write_level_0(
+        &self,
+        memtable: &Rc<RefCell<Memtable>>,
+        pace: &Pace,
+        made: &Made,
+    ) -> Result<TableMeta, JobError> {
+        let mut writer = self.new_table(0, made).await?;
         let mut last: Option<Vec<u8>> = None;
         loop {
             let before = last.take();
@@ -65,7 +68,7 @@ impl Store {
             if writer.is_full() {
                 writer.drain().await.map_err(JobError::Disk)?;
             }
-            self.breathe(&mut pace).await?;
+            self.breathe(pace).await?;
         }
         self.finish_table(writer).await
     }

@@ -1,7 +1,8 @@
 //! The manifest: which tables are the shard, as a log of edits.
 //!
 //! ```text
-//! CURRENT                "MANIFEST-000007 5c1f3a90\n": name and its crc32; replaced atomically
+//! CURRENT                "MANIFEST-000007 5c1f3a90\n": name and its crc32; replaced atomically.
+//!                        "EMPTY ..": made with the data directory, not opened yet. Missing: refused
 //! MANIFEST-000007        |header|DATA snapshot|SEAL|DATA edit|SEAL|DATA edit|SEAL|zeros ...|
 //!                                                                               ^at
 //! roll: MANIFEST-000008.tmp with the whole state -> sync -> rename -> sync dir -> CURRENT -> remove old ones
@@ -29,7 +30,10 @@ use std::task::{Poll, Waker};
 use super::format::edit::{Edit, TableMeta, state_term};
 use super::format::frame::{BadHeader, Chain, Header, Kind, Log, group_bytes};
 use super::format::walk::{End, Walk};
-use super::format::{CURRENT, Owner, TMP_SUFFIX, manifest_id, manifest_name, segment_id, table_id};
+use super::format::{
+    CURRENT, NO_MANIFEST, Owner, TMP_SUFFIX, current_line, manifest_id, manifest_name, segment_id,
+    table_id,
+};
 use super::unreadable::Unreadable;
 use crate::base::limits::DISK_PAGE_BYTES;
 use crate::base::version::Version;
@@ -84,17 +88,30 @@ struct OpenLog {
     chain: Chain,
 }
 
-impl Manifest {
-    /// Recovers the shard folder `dir`, or begins one there. Starts a new manifest file either way.
-    pub(crate) async fn open(
-        rt: &Rt,
-        dir: &Path,
-        owner: Owner,
-    ) -> Result<(Manifest, Recovered), Unreadable> {
-        rt.create_dir(dir).await.map_err(Unreadable::io(dir))?;
+/// Why an edit is not in force.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// Nothing of it was written and the log is as it was: the files it adds may go, it may be tried again.
+    Unwritten(io::Error),
+    /// It may be in force, or the log cannot go on.
+    Unknown(io::Error),
+}
+
+/// A shard's manifest that was read, and not written to yet.
+pub(crate) struct Found {
+    dir: PathBuf,
+    owner: Owner,
+    state: State,
+    current: Option<u64>,
+    names: Vec<String>,
+}
+
+impl Found {
+    /// Reads the manifest of the shard folder `dir`. Changes nothing.
+    pub(crate) async fn read(rt: &Rt, dir: &Path, owner: Owner) -> Result<Found, Unreadable> {
+        let current = current(rt, dir).await?;
         let names = rt.list(dir).await.map_err(Unreadable::io(dir))?;
         let ids: Vec<u64> = names.iter().filter_map(|name| manifest_id(name)).collect();
-        let current = current(rt, dir).await?;
         let state = match current {
             Some(id) => read(rt, dir, owner, id).await?,
             None => {
@@ -102,53 +119,82 @@ impl Manifest {
                 State::default()
             }
         };
-        for name in &names {
-            let stale = manifest_id(name).is_some_and(|id| Some(id) != current);
-            if stale || name.ends_with(TMP_SUFFIX) {
-                discard(rt, &dir.join(name)).await;
-            }
-        }
-        let recovered = state.recovered();
-        let mut inner = Inner {
-            state,
-            log: None,
-            current,
-            next_id: ids.iter().max().map_or(1, |last| last + 1),
-        };
-        let manifest = Manifest {
-            rt: rt.clone(),
+        Ok(Found {
             dir: dir.to_path_buf(),
             owner,
+            state,
+            current,
+            names,
+        })
+    }
+
+    pub(crate) fn recovered(&self) -> Recovered {
+        self.state.recovered()
+    }
+
+    /// Starts a new manifest file, to be written from now on.
+    pub(crate) async fn begin(self, rt: &Rt) -> Result<Manifest, Unreadable> {
+        let ids = self.names.iter().filter_map(|name| manifest_id(name));
+        let mut inner = Inner {
+            state: self.state,
+            log: None,
+            current: self.current,
+            next_id: ids.max().map_or(1, |last| last + 1),
+        };
+        for name in &self.names {
+            let stale = manifest_id(name).is_some_and(|id| Some(id) != self.current);
+            if stale || name.ends_with(TMP_SUFFIX) {
+                discard(rt, &self.dir.join(name)).await;
+            }
+        }
+        let manifest = Manifest {
+            rt: rt.clone(),
+            dir: self.dir,
+            owner: self.owner,
             inner: Cell::new(None),
             waiting: RefCell::default(),
         };
         let rolled = manifest.roll(&mut inner, &Edit::default()).await;
-        rolled.map_err(Unreadable::io(dir))?;
+        rolled.map_err(Unreadable::io(&manifest.dir))?;
         manifest.inner.set(Some(inner));
-        Ok((manifest, recovered))
+        Ok(manifest)
     }
+}
 
+impl Manifest {
     /// Makes `edit` durable. Calls may overlap; they take effect one after the other.
     ///
-    /// `InvalidInput`: the edit contradicts the state (it removes a table that is not there, or adds one
-    /// twice); nothing was written. Any other error: no manifest could be written, and whether the edit is in
-    /// force is unknown until a later append succeeds (then it is not). Until then the caller keeps the files
-    /// the edit adds as well as those it removes.
-    pub(crate) async fn append(&self, edit: &Edit) -> io::Result<()> {
+    /// `Unknown` of kind `InvalidInput`: the edit contradicts the state (it removes a table that is not there, or
+    /// adds one twice); nothing was written. Otherwise `Unknown`: no manifest could be written, and whether the
+    /// edit is in force is unknown until a later append succeeds (then it is not). Until then the caller keeps
+    /// the files the edit adds as well as those it removes.
+    pub(crate) async fn append(&self, edit: &Edit) -> Result<(), AppendError> {
         let mut turn = self.turn().await;
-        let sum = turn.inner.state.sum_after(edit);
-        let sum = sum.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let sum = turn.inner.state.sum_after(edit).map_err(|why| {
+            AppendError::Unknown(io::Error::new(io::ErrorKind::InvalidInput, why))
+        })?;
         let mut body = Vec::new();
         edit.encode(sum, &mut body);
-        let log = turn.inner.log.take();
-        let log = match log.filter(|log| log.fits(body.len())) {
-            // A failed write is answered by a new file below, which reports what is wrong with the disk.
-            Some(log) => log.append(&body).await.ok(),
-            None => None,
-        };
-        match log {
-            Some(log) => turn.inner.log = Some(log),
-            None => self.roll(&mut turn.inner, edit).await?,
+        match turn.inner.log.take() {
+            Some(log) if log.fits(body.len()) => turn.inner.log = log.append(&body).await.ok(),
+            Some(full) => {
+                let begun = self.create(&mut turn.inner, edit).await;
+                if begun.is_err() {
+                    // The full log is sound and still the current one.
+                    turn.inner.log = Some(full);
+                }
+                let begun = begun.map_err(AppendError::Unwritten)?;
+                self.enforce(&mut turn.inner, begun)
+                    .await
+                    .map_err(AppendError::Unknown)?;
+            }
+            None => {}
+        }
+        if turn.inner.log.is_none() {
+            // After a failed write. The new file reports what is wrong with the disk.
+            self.roll(&mut turn.inner, edit)
+                .await
+                .map_err(AppendError::Unknown)?;
         }
         turn.inner.state.apply(edit);
         Ok(())
@@ -170,16 +216,16 @@ impl Manifest {
 
     /// Starts a new manifest that holds the state after `edit`, and makes it the current one.
     async fn roll(&self, inner: &mut Inner, edit: &Edit) -> io::Result<()> {
-        inner.log = None;
-        let mut state = inner.state.clone();
-        state.apply(edit);
-        let id = inner.next_id;
-        inner.next_id += 1;
-        let name = manifest_name(id);
-        let log = self.create(id, &name, &state.snapshot()).await?;
+        let begun = self.create(inner, edit).await?;
+        self.enforce(inner, begun).await
+    }
+
+    /// Makes a manifest the current one.
+    async fn enforce(&self, inner: &mut Inner, (id, log): (u64, OpenLog)) -> io::Result<()> {
         let old = inner.current.take();
         let current = self.dir.join(CURRENT);
-        self.rt.replace(&current, &current_line(&name)).await?;
+        let line = current_line(&manifest_name(id));
+        self.rt.replace(&current, &line).await?;
         if let Some(old) = old {
             discard(&self.rt, &self.dir.join(manifest_name(old))).await;
         }
@@ -188,7 +234,23 @@ impl Manifest {
         Ok(())
     }
 
-    async fn create(&self, id: u64, name: &str, snapshot: &[u8]) -> io::Result<OpenLog> {
+    /// Writes a new manifest that holds the state after `edit`. It does not count yet; after an error no file stays.
+    async fn create(&self, inner: &mut Inner, edit: &Edit) -> io::Result<(u64, OpenLog)> {
+        let mut state = inner.state.clone();
+        state.apply(edit);
+        let id = inner.next_id;
+        inner.next_id += 1;
+        let name = manifest_name(id);
+        let written = self.write(id, &name, &state.snapshot()).await;
+        if written.is_err() {
+            for name in [format!("{name}{TMP_SUFFIX}"), name] {
+                discard(&self.rt, &self.dir.join(name)).await;
+            }
+        }
+        Ok((id, written?))
+    }
+
+    async fn write(&self, id: u64, name: &str, snapshot: &[u8]) -> io::Result<OpenLog> {
         let snapshot_bytes = group_bytes(snapshot.len());
         let bytes = (SNAPSHOT_SHARE * snapshot_bytes).max(MANIFEST_BYTES_MIN);
         let header = Header {
@@ -355,17 +417,19 @@ async fn discard(rt: &Rt, path: &Path) {
     rt.remove(path).await.ok();
 }
 
-fn current_line(name: &str) -> Vec<u8> {
-    format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes())).into_bytes()
-}
-
-/// The manifest CURRENT names; `None` when there is no CURRENT.
+/// The manifest CURRENT names; `None` when the shard has never been opened.
 async fn current(rt: &Rt, dir: &Path) -> Result<Option<u64>, Unreadable> {
     let path = dir.join(CURRENT);
     let bytes = match rt.read_whole(&path).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let why = "the file is missing; it was made with the data directory, so files of this shard are lost";
+            return Err(Unreadable::corrupt(&path, 0, why));
+        }
         read => read.map_err(Unreadable::io(&path))?,
     };
+    if bytes == current_line(NO_MANIFEST) {
+        return Ok(None);
+    }
     let name = bytes.split(|byte| *byte == b' ').next();
     let id = name
         .and_then(|name| std::str::from_utf8(name).ok())
@@ -377,7 +441,7 @@ async fn current(rt: &Rt, dir: &Path) -> Result<Option<u64>, Unreadable> {
     }
 }
 
-/// Without a CURRENT only an empty shard may be begun. What a crash during the very first open leaves (a
+/// A CURRENT that names nothing stands for an empty shard. What a crash during the very first open leaves (a
 /// manifest of nothing) counts as empty; tables, log segments or a manifest that says something do not.
 async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Result<(), Unreadable> {
     for (below, is_data) in [
@@ -390,14 +454,14 @@ async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Resul
             names => names.map_err(Unreadable::io(&below))?,
         };
         if names.iter().any(|name| is_data(name).is_some()) {
-            let why = "CURRENT is missing, and there is data it should tell of";
+            let why = "CURRENT says that the shard is new, and there is data it should tell of";
             return Err(Unreadable::corrupt(&below, 0, why));
         }
     }
     for id in ids {
         let state = read(rt, dir, owner, *id).await?;
         if !state.tables.is_empty() || state.flushed_seq > 0 {
-            let why = "CURRENT is missing, and this manifest tells of data";
+            let why = "CURRENT says that the shard is new, and this manifest tells of data";
             return Err(Unreadable::corrupt(&dir.join(manifest_name(*id)), 0, why));
         }
     }
@@ -408,7 +472,7 @@ async fn refuse_remains(rt: &Rt, dir: &Path, owner: Owner, ids: &[u64]) -> Resul
 async fn read(rt: &Rt, dir: &Path, owner: Owner, id: u64) -> Result<State, Unreadable> {
     let path = dir.join(manifest_name(id));
     let corrupt = |offset: u64, why: &str| Unreadable::corrupt(&path, offset, why);
-    let file = match rt.map(&path).await {
+    let file = match rt.read_whole(&path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(corrupt(0, "CURRENT names this manifest, and it is missing"));
         }
@@ -468,8 +532,18 @@ mod tests {
     const DIR: &str = "/data/shards/0001";
     const NODE: u16 = 1;
 
+    /// A world with a shard that was made and not opened.
+    fn made(seed: u64) -> World {
+        let world = World::new(seed);
+        let current = Path::new(DIR).join(CURRENT);
+        world.disk(NODE).write(&current, &current_line(NO_MANIFEST));
+        world
+    }
+
     async fn open(rt: &Rt) -> Result<(Manifest, Recovered), Unreadable> {
-        Manifest::open(rt, Path::new(DIR), OWNER).await
+        let found = Found::read(rt, Path::new(DIR), OWNER).await?;
+        let recovered = found.recovered();
+        Ok((found.begin(rt).await?, recovered))
     }
 
     fn table(id: u64, key_len: usize) -> TableMeta {
@@ -516,7 +590,7 @@ mod tests {
 
     #[test]
     fn edits_add_up_over_restarts() {
-        let world = World::new(1);
+        let world = made(1);
         for boot in 0..4u64 {
             let rt = world.boot(NODE, 1).remove(0);
             world.run(&rt, async {
@@ -538,7 +612,7 @@ mod tests {
 
     #[test]
     fn a_full_manifest_rolls_and_the_old_one_goes() {
-        let world = World::new(2);
+        let world = made(2);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -555,7 +629,7 @@ mod tests {
 
     #[test]
     fn edits_that_contradict_the_state_are_refused_and_change_nothing() {
-        let world = World::new(3);
+        let world = made(3);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -575,8 +649,11 @@ mod tests {
                 twice,
             ];
             for edit in wrong {
-                let refused = manifest.append(&edit).await.unwrap_err();
-                assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+                let refused = manifest.append(&edit).await;
+                assert!(matches!(
+                    refused,
+                    Err(AppendError::Unknown(error)) if error.kind() == io::ErrorKind::InvalidInput
+                ));
             }
             manifest.append(&edit(2, 3)).await.unwrap();
             let (_, recovered) = open(&rt).await.unwrap();
@@ -586,7 +663,7 @@ mod tests {
 
     #[test]
     fn overlapping_appends_take_turns() {
-        let world = World::new(4);
+        let world = made(4);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let manifest = Rc::new(open(&rt).await.unwrap().0);
@@ -617,7 +694,7 @@ mod tests {
         for fault in [Fault::Io, Fault::Full] {
             for skip in 0..14 {
                 let what = format!("{fault:?} after {skip} operations");
-                let world = World::new(skip);
+                let world = made(skip);
                 let rt = world.boot(NODE, 1).remove(0);
                 let disk = world.disk(NODE);
                 world.run(&rt, async {
@@ -658,13 +735,13 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_operation_loses_no_edit() {
-        let world = World::new(5);
+        let world = made(5);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, life(&rt, &Cell::new(0)));
         let ops = world.disk(NODE).ops();
         assert!(ops > 40, "{ops}");
         for at in 0..ops {
-            let world = World::new(5);
+            let world = made(5);
             let disk = world.disk(NODE);
             let acked = Cell::new(0);
             for boot in 0..2 {
@@ -688,7 +765,7 @@ mod tests {
 
     #[test]
     fn damage_is_noticed_or_harmless() {
-        let world = World::new(6);
+        let world = made(6);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, async {
             let (manifest, _) = open(&rt).await.unwrap();
@@ -735,28 +812,39 @@ mod tests {
         }
     }
 
+    fn refusal(world: &World) -> String {
+        let rt = world.boot(NODE, 1).remove(0);
+        let refused = world.run(&rt, open(&rt)).map(|_| ());
+        refused.unwrap_err().to_string()
+    }
+
     #[test]
-    fn a_missing_current_is_no_empty_store() {
+    fn a_shard_is_empty_only_when_its_current_says_so_and_nothing_else_is_there() {
         for file in ["sst/0000000000000001.sst", "wal/0000000000000001.wal"] {
-            let world = World::new(7);
-            let rt = world.boot(NODE, 1).remove(0);
+            let world = made(7);
             world.disk(NODE).write(&Path::new(DIR).join(file), b"data");
-            let refused = world
-                .run(&rt, open(&rt))
-                .map(|_| ())
-                .unwrap_err()
-                .to_string();
-            assert!(refused.contains("CURRENT is missing"), "{refused}");
+            let refused = refusal(&world);
+            assert!(refused.contains("CURRENT says that"), "{refused}");
         }
+        // Nothing at all, not even the folder; then a folder that lost its CURRENT.
+        let missing = "shards/0001/CURRENT at offset 0: the file is missing";
+        let refused = refusal(&World::new(7));
+        assert!(refused.contains(missing), "{refused}");
+        let world = made(7);
+        let rt = world.boot(NODE, 1).remove(0);
+        world.run(&rt, open(&rt)).map(|_| ()).unwrap();
+        world.disk(NODE).remove(&Path::new(DIR).join(CURRENT));
+        let refused = refusal(&world);
+        assert!(refused.contains(missing), "{refused}");
     }
 
     #[test]
     fn the_manifest_of_another_shard_is_refused() {
-        let world = World::new(8);
+        let world = made(8);
         let rt = world.boot(NODE, 1).remove(0);
         world.run(&rt, open(&rt)).map(|_| ()).unwrap();
         let other = Owner { shard: 2, ..OWNER };
-        let refused = world.run(&rt, Manifest::open(&rt, Path::new(DIR), other));
+        let refused = world.run(&rt, Found::read(&rt, Path::new(DIR), other));
         assert!(refused.is_err_and(|why| why.to_string().contains("belongs to shard 1")));
     }
 }

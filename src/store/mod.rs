@@ -39,6 +39,7 @@ mod pace;
 mod pick;
 mod recover;
 pub mod replay;
+mod rest;
 mod scan;
 mod segments;
 pub mod shared;
@@ -69,9 +70,10 @@ use self::levels::Levels;
 use self::manifest::Manifest;
 use self::memtable::Memtable;
 use self::options::Options;
+use self::rest::Rest;
 use self::shared::Shared;
 use self::table::Table;
-use self::wal::{Gate, Group, Wal};
+use self::wal::{Group, Wal};
 use crate::base::record::{Entry, OwnedRow};
 use crate::base::slices::Slices;
 use crate::base::version::Version;
@@ -85,13 +87,19 @@ pub struct Store {
     dir: PathBuf,
     shared: Rc<Shared>,
     wal: Rc<Wal>,
-    /// Appended to by background jobs only, one at a time.
+    /// Appended to by background jobs only.
     manifest: Manifest,
     state: RefCell<State>,
     next_table_id: Cell<u64>,
     counters: Counters,
-    /// A background job runs.
-    busy: Cell<bool>,
+    /// Background jobs that run.
+    jobs: Cell<u32>,
+    flush_rest: RefCell<Rest>,
+    compact_rest: RefCell<Rest>,
+    /// The last flush failed for want of room, or the disk failed it.
+    flush_finds_no_room: Cell<bool>,
+    /// A task looks after replaced tables that are still being read.
+    unlinks_later: Cell<bool>,
     /// The commit loop has ended.
     wal_ended: Cell<bool>,
     closing: Cell<bool>,
@@ -122,9 +130,6 @@ struct Counters {
 
 /// With so many frozen memtables the commit loop waits for a flush: writers slow down before anything breaks.
 const FROZEN_MAX: usize = 3;
-/// WAL kept for one memtable, at least: padding makes the log of small writes many times larger than the
-/// memtable, and an idle shard must not pin segments for ever.
-const WAL_BYTES_MIN: u64 = 256 << 20;
 
 /// One operation of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +175,11 @@ pub enum Refused {
 
 /// A read that could not be answered: the data is damaged or the disk refuses. Never "not found".
 #[derive(Debug)]
-pub struct ReadError(pub String);
+pub struct ReadError {
+    /// Path below the data directory.
+    pub file: String,
+    pub why: String,
+}
 
 /// What a lookup in memory comes to.
 pub enum Got<R> {
@@ -241,17 +250,17 @@ impl Store {
         }
         let full = state.active.borrow().bytes() >= self.options.memtable_bytes;
         let wal_bytes = self.wal.stats().bytes;
-        let long = wal_bytes - state.wal_bytes_before
-            >= WAL_BYTES_MIN.max(4 * self.options.memtable_bytes);
-        if full || long {
+        let long = wal_bytes - state.wal_bytes_before >= self.options.wal_bytes_kept();
+        let freezes = full || long;
+        if freezes {
             state.wal_bytes_before = wal_bytes;
             state.freeze();
-            self.shared.work().ring();
-        }
-        if state.frozen.len() >= FROZEN_MAX {
-            self.wal.set_gate(Gate::Wait);
         }
         drop(state);
+        if freezes {
+            self.shared.wake();
+            self.regulate();
+        }
         for ticket in group.tickets {
             self.shared.completions().push(Done {
                 ticket: *ticket,
@@ -320,7 +329,7 @@ impl Store {
     /// Freezes the active memtable and waits until everything frozen is in tables. For tests and tools.
     pub async fn flush(&self) {
         self.state.borrow_mut().freeze();
-        self.shared.work().ring();
+        self.shared.wake();
         self.until(|| self.closing.get() || self.state.borrow().frozen.is_empty())
             .await;
     }
@@ -329,7 +338,7 @@ impl Store {
     pub async fn close(&self) {
         self.closing.set(true);
         self.wal.close();
-        self.until(|| self.wal_ended.get() && !self.busy.get())
+        self.until(|| self.wal_ended.get() && self.jobs.get() == 0)
             .await;
     }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::wal::WalPolicy;
+
 /// `Options::wal_segment_bytes` of a node.
 pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -33,4 +35,20 @@ pub struct Options {
     pub wal_records_per_group_max: usize,
     /// GC_GRACE: a tombstone older than this may be dropped once nothing below it holds its key.
     pub gc_grace: Duration,
+}
+
+impl Options {
+    pub(crate) fn wal_policy(&self) -> WalPolicy {
+        WalPolicy {
+            commit_interval: self.wal_commit_interval,
+            records_per_group_max: self.wal_records_per_group_max,
+            segment_bytes: self.wal_segment_bytes,
+        }
+    }
+
+    /// Bytes of log at which a memtable is flushed however little it holds: padding makes the log of small writes
+    /// many times larger than the memtable, and an idle shard must not pin segments for ever.
+    pub(crate) fn wal_bytes_kept(&self) -> u64 {
+        4 * self.memtable_bytes.max(self.wal_segment_bytes)
+    }
 }

@@ -7,8 +7,8 @@
 //! score(L0) = tables / MAX_L0_FILES          score(Ln) = bytes / target(n),  target(n) = base * 10^(n-1)
 //! ```
 //!
-//! The level with the highest score of at least 1 is compacted into the next: all of level 0 with what it
-//! overlaps, or from level n the table that drags the least of level n+1 along (RocksDB's
+//! The level with the highest score of at least 1 is compacted into the next: the oldest tables of level 0 with what
+//! they overlap, or from level n the table that drags the least of level n+1 along (RocksDB's
 //! kMinOverlappingRatio); ties go to the smallest key, so the choice is repeatable.
 
 use super::format::edit::TableMeta;
@@ -50,16 +50,18 @@ pub(crate) struct Job {
 
 /// The most urgent compaction, if any level is over its target. `levels[0]` is newest first, the others are
 /// in key order.
-pub(crate) fn pick(levels: &[Vec<&TableMeta>], policy: &Policy) -> Option<Job> {
-    let (from, _) = (0..LEVELS - 1)
+///
+/// Also how urgent it is: the score of the level it relieves.
+pub(crate) fn pick(levels: &[Vec<&TableMeta>], policy: &Policy) -> Option<(f64, Job)> {
+    let (from, score) = (0..LEVELS - 1)
         .map(|level| (level, score(levels, level, policy)))
         .filter(|(_, score)| *score >= 1.0)
         .max_by(|(a, left), (b, right)| left.total_cmp(right).then(b.cmp(a)))?;
-    if from == 0 {
-        all_of_level_0(levels)
-    } else {
-        one_table(levels, from)
-    }
+    let job = match from {
+        0 => oldest_of_level_0(levels, policy),
+        _ => one_table(levels, from),
+    };
+    Some((score, job?))
 }
 
 /// How far a level is over its target: 1.0 is full.
@@ -74,9 +76,17 @@ pub(crate) fn score(levels: &[Vec<&TableMeta>], level: usize, policy: &Policy) -
     bytes as f64 / policy.target_bytes(level).max(1) as f64
 }
 
-/// Level 0 tables overlap each other: taking all keeps "newer above older" true without further thought.
-fn all_of_level_0(levels: &[Vec<&TableMeta>]) -> Option<Job> {
-    let upper = levels.first()?;
+/// Level 0 tables overlap each other: taking the oldest ones, without a gap, keeps "newer above older" true.
+/// MAX_L0_FILES of them, or more if they are small: a level 0 that has grown is worked off in jobs that stay short.
+fn oldest_of_level_0(levels: &[Vec<&TableMeta>], policy: &Policy) -> Option<Job> {
+    let newest_first = levels.first()?;
+    let mut bytes = 0u64;
+    let oldest = (0..).zip(newest_first.iter().rev());
+    let oldest = oldest.take_while(|(before, table)| {
+        bytes = bytes.saturating_add(table.bytes);
+        *before < policy.l0_files_max || bytes <= policy.base_bytes
+    });
+    let upper = newest_first.get(newest_first.len() - oldest.count()..)?;
     let smallest = upper.iter().map(|table| table.smallest.as_slice()).min()?;
     let largest = upper.iter().map(|table| table.largest.as_slice()).max()?;
     Some(Job {
@@ -176,7 +186,7 @@ mod tests {
             },
         ) {
             None => out.push_str("nothing\n"),
-            Some(job) => writeln!(
+            Some((_, job)) => writeln!(
                 out,
                 "L{} {:?} + L{} {:?}{}",
                 job.from,

@@ -21,15 +21,18 @@ use super::Op;
 use super::format::frame::{BadHeader, Header, Log, claims_group};
 use super::format::record::Ops;
 use super::format::walk::{End, Walk};
-use super::format::{Owner, segment_id};
+use super::format::{Owner, TMP_SUFFIX, segment_id};
 use super::unreadable::Unreadable;
 use crate::base::limits::DISK_PAGE_BYTES;
 use crate::base::planted::{self, Bug};
 use crate::rt::Rt;
-use crate::rt::file::{Mapped, Mode};
+use crate::rt::file::{File, Mode};
 
 /// Shorter than any segment ever made; one page each for header, group, SEAL and ROLL.
 const SEGMENT_BYTES_MIN: u64 = 4 * DISK_PAGE_BYTES as u64;
+/// A segment without a header is looked through in pieces of this size: it is as a rule an unused one, and a map
+/// would fault in all its zeros.
+const READ_BYTES: u64 = 1 << 20;
 /// Other tasks get a turn after this many bytes of groups.
 const YIELD_EVERY_BYTES: usize = 256 << 10;
 
@@ -62,8 +65,28 @@ pub struct Resume {
     pub next_segment_id: u64,
     /// Segments to keep until a release, oldest first.
     pub old_segments: Vec<OldSegment>,
-    /// Segments that hold no group at all.
+    /// Segments without a header of their own.
     pub unused: Vec<PathBuf>,
+    /// Segments with a header and no group, each before the start of a boot: superfluous once the next header
+    /// says where the log goes on. Without this, boots that write nothing would add a segment each.
+    pub hollow: Vec<PathBuf>,
+}
+
+impl Resume {
+    /// Removes what no log needs: half made segments, and those that were never used.
+    pub(crate) async fn clear(&mut self, rt: &Rt, dir: &Path) -> io::Result<()> {
+        let names = match rt.list(dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        for name in names.iter().filter(|name| name.ends_with(TMP_SUFFIX)) {
+            rt.remove(&dir.join(name)).await?;
+        }
+        for path in std::mem::take(&mut self.unused) {
+            rt.remove(&path).await?;
+        }
+        Ok(())
+    }
 }
 
 /// A segment of an earlier boot.
@@ -83,7 +106,11 @@ pub async fn replay(
     apply: &mut dyn FnMut(u64, Op<'_>),
 ) -> Result<Replayed, Unreadable> {
     let files = find(rt, dir).await?;
-    let found: Vec<Found> = files.iter().map(|file| Found::new(file, owner)).collect();
+    let mut found = Vec::new();
+    for file in &files {
+        let seen = Found::read(file, owner).await;
+        found.push(seen.map_err(Unreadable::io(&file.path))?);
+    }
     let steps = judge(&found, flushed_seq).map_err(|bad| {
         Unreadable::corrupt(
             files.get(bad.file).map_or(dir, |file| &file.path),
@@ -100,6 +127,7 @@ pub async fn replay(
             next_segment_id: found.last().map_or(1, |last| last.id + 1),
             old_segments: Vec::new(),
             unused: Vec::new(),
+            hollow: Vec::new(),
         },
     };
     for step in &steps {
@@ -108,12 +136,8 @@ pub async fn replay(
     }
     if let Some(step) = steps.last() {
         // What was read may still sit in the drive's cache, after a kill; it is about to be served.
-        let path = &files[step.file].path;
-        let synced = match rt.open(path, Mode::Read).await {
-            Ok(file) => file.sync().await,
-            Err(error) => Err(error),
-        };
-        synced.map_err(Unreadable::io(path))?;
+        let last = &files[step.file];
+        last.file.sync().await.map_err(Unreadable::io(&last.path))?;
     }
     let unused = |n: &usize| !steps.iter().any(|step| step.file == *n);
     replayed.resume.unused = (0..files.len())
@@ -126,7 +150,26 @@ pub async fn replay(
 struct SegmentFile {
     id: u64,
     path: PathBuf,
-    bytes: Mapped,
+    file: File,
+}
+
+impl SegmentFile {
+    /// The first `len` bytes, fewer when the file is shorter.
+    async fn read(&self, len: u64) -> io::Result<Vec<u8>> {
+        let len = len.min(self.file.len());
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        while (bytes.len() as u64) < len {
+            let at = bytes.len() as u64;
+            bytes.append(&mut self.piece(at, len).await?);
+        }
+        Ok(bytes)
+    }
+
+    /// What lies at `at`, one read's worth, before `end`.
+    async fn piece(&self, at: u64, end: u64) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(READ_BYTES.min(end - at)).expect("a piece fits memory");
+        self.file.read_at(at, len).await
+    }
 }
 
 async fn find(rt: &Rt, dir: &Path) -> Result<Vec<SegmentFile>, Unreadable> {
@@ -140,8 +183,9 @@ async fn find(rt: &Rt, dir: &Path) -> Result<Vec<SegmentFile>, Unreadable> {
         .filter_map(|name| Some((segment_id(name)?, name)))
     {
         let path = dir.join(name);
-        let bytes = rt.map(&path).await.map_err(Unreadable::io(&path))?;
-        files.push(SegmentFile { id, path, bytes });
+        let file = rt.open(&path, Mode::Read).await;
+        let file = file.map_err(Unreadable::io(&path))?;
+        files.push(SegmentFile { id, path, file });
     }
     files.sort_by_key(|file| file.id);
     Ok(files)
@@ -159,9 +203,9 @@ async fn read(
     let corrupt = |offset, why: &str| Unreadable::corrupt(&file.path, offset, why);
     let mut last_seq = step.limit;
     if !step.is_flushed {
-        let len = usize::try_from(step.header.bytes).unwrap_or(usize::MAX);
-        let bytes = file.bytes.get(..len).unwrap_or(&file.bytes);
-        let mut walk = Walk::new(bytes, step.header, step.promised, step.limit);
+        let bytes = rt.map(&file.path).await;
+        let bytes = bytes.map_err(Unreadable::io(&file.path))?;
+        let mut walk = Walk::new(&bytes, step.header, step.promised, step.limit);
         let mut unyielded = 0;
         while let Some(group) = walk.next() {
             if group.seq > flushed_seq {
@@ -195,9 +239,13 @@ async fn read(
         last_seq = walk.next_seq() - 1;
     }
     replayed.resume.next_seq = replayed.resume.next_seq.max(last_seq + 1);
+    if step.ends_boot && last_seq < step.header.first_seq {
+        replayed.resume.hollow.push(file.path.clone());
+        return Ok(());
+    }
     replayed.resume.old_segments.push(OldSegment {
         path: file.path.clone(),
-        bytes: file.bytes.len() as u64,
+        bytes: file.file.len(),
         last_seq,
     });
     Ok(())
@@ -213,15 +261,25 @@ struct Found {
 }
 
 impl Found {
-    fn new(file: &SegmentFile, owner: Owner) -> Found {
-        let header = Header::decode(Log::Wal, owner, &file.bytes);
-        let mut pages = file.bytes.chunks(DISK_PAGE_BYTES);
-        Found {
-            id: file.id,
-            bytes: file.bytes.len() as u64,
-            claims_group: header.is_err() && pages.any(|page| claims_group(page, file.id)),
-            header,
+    /// Only where the header is no header is more than that page looked at: an unused segment is nothing but zeros,
+    /// or a used one has lost its header.
+    async fn read(file: &SegmentFile, owner: Owner) -> io::Result<Found> {
+        let bytes = file.file.len();
+        let page = file.read(DISK_PAGE_BYTES as u64).await?;
+        let header = Header::decode(Log::Wal, owner, &page);
+        let (mut claims, mut at) = (false, 0);
+        while header.is_err() && !claims && at < bytes {
+            let piece = file.piece(at, bytes).await?;
+            let mut pages = piece.chunks(DISK_PAGE_BYTES);
+            claims = pages.any(|page| claims_group(page, file.id));
+            at += piece.len() as u64;
         }
+        Ok(Found {
+            id: file.id,
+            bytes,
+            header,
+            claims_group: claims,
+        })
     }
 }
 
@@ -238,6 +296,8 @@ struct Step {
     /// All of it is in tables: not read, only kept until released.
     is_flushed: bool,
     is_last: bool,
+    /// No segment names this one as the one before it.
+    ends_boot: bool,
 }
 
 impl Step {
@@ -319,6 +379,7 @@ fn judge(found: &[Found], flushed_seq: u64) -> Result<Vec<Step>, Bad> {
             limit,
             is_flushed,
             is_last: next.is_none(),
+            ends_boot: next.is_none_or(|next| next.prev_id == 0),
         });
     }
     if steps.is_empty() && flushed_seq > 0 {

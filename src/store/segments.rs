@@ -12,8 +12,9 @@
 //!
 //! A file that carries a segment's name but no header with its own id has not been used yet. Segments start
 //! small (a start must not wait for 64 MiB of zeros) and grow fourfold up to the configured size. When no
-//! segment can be made ready (the disk is full, or fails) the pool refuses and says so in the log: writes are
-//! answered "full" until a retry succeeds; what is being read is unaffected.
+//! segment can be made ready (the disk is full, or fails) and none is left that would do, the pool refuses and
+//! says so in the log: writes are answered "full" until a retry succeeds, or until what is ready suffices
+//! again; what is being read is unaffected.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -75,8 +76,9 @@ struct State {
     /// Bytes the taker waits for; 0: nobody waits.
     wanted: u64,
     next_id: u64,
-    /// Size of the last segment made.
+    /// Size of the largest ordinary segment made.
     grown: u64,
+    /// The last attempt failed, and what is ready did not do.
     refusing: Option<io::ErrorKind>,
     closed: bool,
 }
@@ -126,10 +128,7 @@ impl Pool {
     pub(crate) async fn take(&self, bytes: u64) -> io::Result<Ready> {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
-            if state
-                .ready
-                .front()
-                .is_some_and(|front| front.bytes >= bytes)
+            if state.suffices(bytes)
                 && let Some(ready) = state.ready.pop_front()
             {
                 state.wanted = 0;
@@ -149,9 +148,10 @@ impl Pool {
         .await
     }
 
-    /// Whether the last attempt to make a segment failed.
+    /// Whether the next group that needs a segment would find none.
     pub(crate) fn is_refusing(&self) -> bool {
-        self.state.borrow().refusing.is_some()
+        let state = self.state.borrow();
+        state.refusing.is_some() && state.ready.is_empty()
     }
 
     /// Whether `give` has a use for a segment of this size.
@@ -195,6 +195,10 @@ impl Pool {
             if failed {
                 self.rt.sleep(retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
+                // Whoever wanted more has been refused meanwhile; what is ready may do for the others.
+                if self.state.borrow().is_content() {
+                    self.settle(Ok(()));
+                }
             } else {
                 retry = RETRY_FIRST;
             }
@@ -203,15 +207,18 @@ impl Pool {
 
     /// Refuses or takes writes from now on; the operator hears of a change.
     fn settle(&self, done: io::Result<()>) {
-        let refusing = done.as_ref().err().map(io::Error::kind);
-        let before = std::mem::replace(&mut self.state.borrow_mut().refusing, refusing);
+        let mut state = self.state.borrow_mut();
+        let failed = done.as_ref().err().map(io::Error::kind);
+        let refusing = failed.filter(|_| !state.is_content());
+        let before = std::mem::replace(&mut state.refusing, refusing);
+        drop(state);
         self.taker.ring();
         let dir = self.dir.display();
-        match done {
-            Err(error) if before != refusing => (self.log)(&format!(
+        match (done, refusing) {
+            (Err(error), Some(_)) if before != refusing => (self.log)(&format!(
                 "{dir}: no room can be made for the log, writes are refused: {error}"
             )),
-            Ok(()) if before.is_some() => {
+            (_, None) if before.is_some() => {
                 (self.log)(&format!("{dir}: there is room for the log, writes go on"));
             }
             _ => {}
@@ -232,15 +239,20 @@ impl Pool {
     /// Makes a segment of zeros ready.
     async fn make(&self, bytes: u64) -> io::Result<()> {
         let tmp = self.dir.join(TMP_NAME);
-        let made = match self.write_zeros(&tmp, bytes).await {
-            Ok(()) => self.name(&tmp, bytes).await,
-            Err(error) => Err(error),
-        };
-        if made.is_err() {
-            // Gives the space back; that the name is gone already, or cannot go, changes nothing.
-            self.rt.remove(&tmp).await.ok();
+        let written = self.write_zeros(&tmp, bytes).await;
+        if written.is_err() {
+            self.discard(&tmp).await;
         }
-        made
+        written?;
+        self.name(&tmp, bytes).await?;
+        let mut state = self.state.borrow_mut();
+        state.grown = state.grown.max(bytes.min(self.segment_bytes));
+        Ok(())
+    }
+
+    /// Gives the space of a file back; that its name is gone already, or cannot go, changes nothing.
+    async fn discard(&self, path: &Path) {
+        self.rt.remove(path).await.ok();
     }
 
     async fn write_zeros(&self, tmp: &Path, bytes: u64) -> io::Result<()> {
@@ -263,13 +275,22 @@ impl Pool {
         file.sync().await
     }
 
-    /// Gives a prepared or released file the next id and makes it ready.
+    /// Gives a prepared or released file the next id and makes it ready, or removes it.
     async fn name(&self, from: &Path, bytes: u64) -> io::Result<()> {
         let id = self.state.borrow_mut().take_id();
         let path = self.dir.join(segment_name(id));
-        self.rt.rename(from, &path).await?;
-        self.rt.sync_dir(&self.dir).await?;
-        let file = self.rt.open(&path, Mode::WriteDurable).await?;
+        let opened = async {
+            self.rt.rename(from, &path).await?;
+            self.rt.sync_dir(&self.dir).await?;
+            self.rt.open(&path, Mode::WriteDurable).await
+        };
+        let opened = opened.await;
+        if opened.is_err() {
+            for name in [from, path.as_path()] {
+                self.discard(name).await;
+            }
+        }
+        let file = opened?;
         let ready = Ready {
             id,
             bytes,
@@ -283,13 +304,21 @@ impl Pool {
 }
 
 impl State {
+    /// Whether the next segment has at least `bytes`.
+    fn suffices(&self, bytes: u64) -> bool {
+        self.ready.front().is_some_and(|next| next.bytes >= bytes)
+    }
+
+    /// Whether nobody has to wait for the keeper.
+    fn is_content(&self) -> bool {
+        self.suffices(self.wanted)
+    }
+
     fn job(&mut self, segment_bytes: u64) -> Option<Job> {
-        let usable = |ready: &Ready| ready.bytes >= self.wanted;
         if self.closed {
             return Some(Job::End);
         }
-        if self.wanted > 0 && !self.ready.front().is_some_and(usable) && self.wanted > segment_bytes
-        {
+        if !self.is_content() && self.wanted > segment_bytes {
             return Some(Job::Make(self.wanted));
         }
         if let Some(spare) = self.spare.pop() {
@@ -300,9 +329,9 @@ impl State {
                 Job::Remove(spare)
             });
         }
-        if self.ready.len() < READY_MIN || !self.ready.front().is_some_and(usable) {
-            self.grown = (self.grown * 4).max(self.wanted).min(segment_bytes);
-            return Some(Job::Make(self.grown));
+        if self.ready.len() < READY_MIN || !self.is_content() {
+            let grown = (self.grown * 4).max(self.wanted).min(segment_bytes);
+            return Some(Job::Make(grown));
         }
         None
     }
@@ -328,5 +357,104 @@ impl State {
             }));
         }
         self.ready.push_back(ready);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+    use crate::rt::sim::World;
+    use crate::rt::sim::disk::{Disk, Fault};
+
+    const DIR: &str = "/wal";
+    const SEGMENT: u64 = 16 * FIRST_SEGMENT_BYTES;
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn run<T>(body: impl AsyncFnOnce(&Rt, &Disk) -> T) -> T {
+        let world = World::new(1);
+        let rt = world.boot(1, 1).remove(0);
+        let disk = world.disk(1);
+        world.run(&rt, async {
+            rt.create_dir(Path::new(DIR)).await.unwrap();
+            body(&rt, &disk).await
+        })
+    }
+
+    fn start(rt: &Rt, segment_bytes: u64) -> impl Future<Output = io::Result<Rc<Pool>>> {
+        Pool::start(rt, Path::new(DIR), segment_bytes, 1, Rc::new(|_: &str| {}))
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_used_again_is_no_reason_to_refuse() {
+        // Rename, sync of the directory, open.
+        for op in 0..3 {
+            run(async |rt, disk| {
+                let pool = start(rt, FIRST_SEGMENT_BYTES).await.unwrap();
+                let used = pool.take(0).await.unwrap();
+                rt.sleep(LONG).await;
+                assert_eq!(disk.files().len(), 2, "the one in use and the one ready");
+                disk.fail_at(disk.ops() + op, Fault::Io);
+                pool.give(Spare {
+                    path: used.path,
+                    bytes: used.bytes,
+                });
+                rt.sleep(LONG).await;
+                assert!(!pool.is_refusing(), "operation {op}");
+                assert_eq!(disk.files().len(), 1, "operation {op}: a file stays");
+                for _ in 0..3 {
+                    pool.take(0).await.unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_segment_too_large_for_the_disk_is_refused_and_smaller_writes_go_on() {
+        run(async |rt, disk| {
+            let pool = start(rt, SEGMENT).await.unwrap();
+            rt.sleep(LONG).await;
+            disk.set_capacity(2 * FIRST_SEGMENT_BYTES);
+            let refused = pool.take(SEGMENT).await.map(|_| ());
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert!(!pool.is_refusing(), "one is ready");
+            rt.sleep(LONG).await;
+            disk.heal();
+            assert_eq!(
+                pool.take(SEGMENT).await.unwrap().bytes,
+                SEGMENT,
+                "asked again"
+            );
+        });
+    }
+
+    #[test]
+    fn attempts_that_fail_do_not_make_the_next_segment_larger() {
+        run(async |rt, disk| {
+            disk.set_capacity(2 * FIRST_SEGMENT_BYTES);
+            let pool = start(rt, SEGMENT).await.unwrap();
+            pool.take(0).await.unwrap();
+            rt.sleep(LONG).await;
+            assert!(pool.is_refusing());
+            disk.heal();
+            rt.sleep(LONG).await;
+            let next = pool.take(0).await.unwrap();
+            assert_eq!(next.bytes, 4 * FIRST_SEGMENT_BYTES);
+        });
+    }
+
+    #[test]
+    fn a_segment_that_gets_no_name_gives_its_space_back() {
+        for fault in [Fault::Io, Fault::Full] {
+            for op in 0..9 {
+                run(async |rt, disk| {
+                    disk.fail_at(disk.ops() + op, fault);
+                    let started = start(rt, FIRST_SEGMENT_BYTES).await;
+                    let files = disk.files().len();
+                    assert_eq!(files, usize::from(started.is_ok()), "operation {op}");
+                });
+            }
+        }
     }
 }

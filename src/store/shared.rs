@@ -1,30 +1,34 @@
-//! What the shards of one core share: the mailbox of finished writes, the block cache, the background runner.
+//! What the shards of one core share: the mailbox of finished writes, the block cache, the background runners.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
-use std::time::Duration;
 
 use super::Store;
-use super::background::{JobError, Work};
+use super::background::{JobError, Lane, Work};
 use super::bell::Bell;
 use super::cache::Cache;
 use super::completions::Completions;
+use super::pace::Pace;
 use crate::rt::Rt;
 
 /// One per core, created before its shards.
 pub struct Shared {
     completions: Completions,
     cache: Rc<Cache>,
-    work: Bell,
+    /// Rung when a shard may have work, by lane.
+    work: [Bell; Lane::ALL.len()],
+    /// The shard that got the last job, by lane.
+    served: [Cell<u16>; Lane::ALL.len()],
     stores: RefCell<Vec<Weak<Store>>>,
     job_failures: Cell<u64>,
     log: Rc<dyn Fn(&str)>,
 }
 
-/// After a failed job (full disk, damaged input) the runner rests, so that it neither spins nor floods the log.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Work one could do: its urgency, its turn among equals, whose it is.
+type Candidate = (f64, (bool, Reverse<u16>), Rc<Store>, Work);
 
 impl Shared {
     /// `cache_bytes`: capacity of this core's block cache. `log` gets what an operator should know of
@@ -34,12 +38,15 @@ impl Shared {
         let shared = Rc::new(Shared {
             completions: Completions::default(),
             cache: Rc::new(Cache::new(cache_bytes)),
-            work: Bell::default(),
+            work: Default::default(),
+            served: Default::default(),
             stores: RefCell::default(),
             job_failures: Cell::new(0),
             log,
         });
-        rt.spawn(run_jobs(rt.clone(), Rc::clone(&shared)));
+        for lane in Lane::ALL {
+            rt.spawn(run_jobs(rt.clone(), Rc::clone(&shared), lane));
+        }
         shared
     }
 
@@ -70,65 +77,92 @@ impl Shared {
         &self.cache
     }
 
-    /// Rung when a shard may have work for the runner.
-    pub(crate) fn work(&self) -> &Bell {
-        &self.work
+    /// A shard may have work for the runners.
+    pub(crate) fn wake(&self) {
+        for bell in &self.work {
+            bell.ring();
+        }
     }
 
     pub(crate) fn add(&self, store: &Rc<Store>) {
         self.stores.borrow_mut().push(Rc::downgrade(store));
-        self.work.ring();
+        self.wake();
     }
 
     pub(crate) fn fail(&self, why: String) {
         self.completions.fail(why);
     }
 
-    async fn wait_for_job(&self) -> (Rc<Store>, Work) {
-        poll_fn(|cx| match self.next_job() {
+    async fn wait_for_job(&self, lane: Lane) -> (Rc<Store>, Work) {
+        poll_fn(|cx| match self.next_job(lane) {
             Some(job) => Poll::Ready(job),
             None => {
-                self.work.register(cx);
+                self.work[lane as usize].register(cx);
                 Poll::Pending
             }
         })
         .await
     }
 
-    /// The most urgent work of any shard: flushes before compactions, then in shard order.
-    fn next_job(&self) -> Option<(Rc<Store>, Work)> {
+    /// The most urgent work of any shard; of equals the next one after the shard served last.
+    fn next_job(&self, lane: Lane) -> Option<(Rc<Store>, Work)> {
         let mut stores = self.stores.borrow_mut();
         stores.retain(|store| store.strong_count() > 0);
+        let last = self.served[lane as usize].get();
         let jobs = stores.iter().filter_map(Weak::upgrade).filter_map(|store| {
-            let work = store.next_work()?;
-            Some((store, work))
+            let (urgency, work) = store.next_work(lane)?;
+            let shard = store.shard();
+            let turn = (shard > last, Reverse(shard));
+            Some((urgency, turn, store, work))
         });
-        jobs.min_by_key(|(_, work)| matches!(work, Work::Compact(_)))
+        let order = |a: &Candidate, b: &Candidate| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        let (_, _, store, work) = jobs.max_by(order)?;
+        self.served[lane as usize].set(store.shard());
+        Some((store, work))
+    }
+
+    /// Remembers how a job ended, and tells the operator what is new.
+    fn note(self: &Rc<Self>, rt: &Rt, store: &Store, lane: Lane, ended: Result<(), JobError>) {
+        let failure = match ended {
+            // The shard ends, which is told elsewhere.
+            Err(JobError::Closing | JobError::Manifest(_)) => return,
+            Ok(()) => None,
+            Err(JobError::Disk(error)) => Some(error.to_string()),
+            Err(JobError::Damaged(why)) => Some(why),
+        };
+        let (shard, what) = (store.shard(), lane.name());
+        let mut rest = store.rest(lane).borrow_mut();
+        let Some(why) = failure else {
+            if rest.end() {
+                (self.log)(&format!("shard {shard}: {what} goes on"));
+            }
+            return;
+        };
+        self.job_failures.set(self.job_failures.get() + 1);
+        let (pause, is_news) = rest.fail(rt.now(), &why, lane.rest_max());
+        if is_news {
+            (self.log)(&format!("shard {shard}: {what} is put off: {why}"));
+        }
+        let (shared, timer) = (Rc::downgrade(self), rt.clone());
+        rt.spawn(async move {
+            timer.sleep(pause).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.wake();
+            }
+        });
     }
 }
 
-/// The one background task of a core: jobs run one after the other, each in slices (`pace`), so that all
-/// background work together leaves at least half of the core to requests.
-async fn run_jobs(rt: Rt, shared: Rc<Shared>) {
-    // Told once per reason, not once per attempt.
-    let mut told: Option<String> = None;
+/// One lane of a core: its jobs run one after the other, each in slices (`pace`), so that all background work
+/// together leaves at least half of the core to requests.
+async fn run_jobs(rt: Rt, shared: Rc<Shared>, lane: Lane) {
+    let pace = Pace::new(&rt);
     loop {
-        let (store, work) = shared.wait_for_job().await;
-        let failure = match store.perform(&work).await {
-            Ok(()) | Err(JobError::Closing | JobError::Manifest(_)) => None,
-            Err(JobError::Disk(error)) => Some(format!("background work is put off: {error}")),
-            Err(JobError::Damaged(why)) => Some(format!("background work is put off: {why}")),
-        };
-        drop(store);
-        if failure.is_some() {
-            shared.job_failures.set(shared.job_failures.get() + 1);
-            rt.sleep(RETRY_PAUSE).await;
-        }
-        match &failure {
-            Some(why) if failure != told => (shared.log)(why),
-            None if told.is_some() => (shared.log)("background work goes on"),
-            _ => {}
-        }
-        told = failure;
+        let (store, work) = shared.wait_for_job(lane).await;
+        let ended = pace.drive(store.perform(&work, &pace)).await;
+        shared.note(&rt, &store, lane, ended);
+        store.regulate();
+        // A flush makes work for the other lane.
+        shared.wake();
     }
 }

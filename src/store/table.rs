@@ -20,7 +20,7 @@ use super::format::bloom::Filter;
 use super::format::edit::TableMeta;
 use super::format::index::SparseIndex;
 use super::format::table::{self, BlockHandle, BlockType, FOOTER_BYTES, Footer};
-use super::format::table_name;
+use super::format::{shard_dir, table_name};
 use super::table_cursor::TableCursor;
 use crate::base::hash::KeyHash;
 use crate::rt::Rt;
@@ -30,31 +30,26 @@ use crate::rt::file::{File, Mode};
 #[derive(Debug)]
 pub(crate) enum TableError {
     /// The disk refused; the bytes may be fine. Fail the request, keep the table.
-    Io(io::Error),
+    Io { file: String, error: io::Error },
     /// The bytes are damaged: fail the request, never answer "not found"; at open, refuse to start.
     Corrupt {
-        table: u64,
+        file: String,
         offset: u64,
         why: &'static str,
     },
 }
 
-impl From<io::Error> for TableError {
-    fn from(error: io::Error) -> TableError {
-        TableError::Io(error)
-    }
+/// What people know a table by: its path below the data directory.
+fn file_of(shard: u16, table: u64) -> String {
+    format!("{}/sst/{}", shard_dir(shard), table_name(table))
 }
 
 impl std::fmt::Display for TableError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            TableError::Io(error) => write!(f, "{error}"),
-            TableError::Corrupt { table, offset, why } => {
-                write!(
-                    f,
-                    "sst/{}: damaged at byte {offset}: {why}",
-                    table_name(*table)
-                )
+            TableError::Io { file, error } => write!(f, "{file}: {error}"),
+            TableError::Corrupt { file, offset, why } => {
+                write!(f, "{file}: damaged at byte {offset}: {why}")
             }
         }
     }
@@ -91,25 +86,31 @@ impl Table {
         shard: u16,
         meta: TableMeta,
     ) -> Result<Rc<Table>, TableError> {
-        let file = rt.open(path, Mode::Read).await?;
-        let bytes = file.len();
+        let failed = |error| TableError::Io {
+            file: file_of(shard, meta.id),
+            error,
+        };
         let damaged = |offset, Corrupt(why)| TableError::Corrupt {
-            table: meta.id,
+            file: file_of(shard, meta.id),
             offset,
             why,
         };
+        let file = rt.open(path, Mode::Read).await.map_err(failed)?;
+        let bytes = file.len();
         if bytes != meta.bytes || bytes < FOOTER_BYTES as u64 {
             return Err(damaged(bytes, Corrupt("the file has another length")));
         }
         let footer_at = bytes - FOOTER_BYTES as u64;
         let tail_at = bytes.saturating_sub(TAIL_BYTES);
-        let mut tail = file.read_at(tail_at, (bytes - tail_at) as usize).await?;
+        let tail = file.read_at(tail_at, (bytes - tail_at) as usize).await;
+        let mut tail = tail.map_err(failed)?;
         let page = tail.split_off((footer_at - tail_at) as usize);
         let footer =
             Footer::decode(&page, meta.id, bytes).map_err(|why| damaged(footer_at, why))?;
         let start = footer.index.offset.min(tail_at);
         if start < tail_at {
-            let mut head = file.read_at(start, (tail_at - start) as usize).await?;
+            let head = file.read_at(start, (tail_at - start) as usize).await;
+            let mut head = head.map_err(failed)?;
             head.append(&mut tail);
             tail = head;
         }
@@ -206,7 +207,11 @@ impl Table {
 
     /// Bytes of the file. The range comes from the index, which open checked against the length of the file.
     pub(super) async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, TableError> {
-        Ok(self.file.read_at(offset, len).await?)
+        let read = self.file.read_at(offset, len).await;
+        read.map_err(|error| TableError::Io {
+            file: file_of(self.shard, self.meta.id),
+            error,
+        })
     }
 
     /// The block that `bytes`, read from `handle`, must be.
@@ -219,7 +224,7 @@ impl Table {
 
     pub(super) fn damaged(&self, block: BlockHandle, Corrupt(why): Corrupt) -> TableError {
         TableError::Corrupt {
-            table: self.meta.id,
+            file: file_of(self.shard, self.meta.id),
             offset: block.offset,
             why,
         }
@@ -366,13 +371,13 @@ mod tests {
                 match get(&table, &cache, key).await {
                     Ok(got) => assert_eq!(got.as_ref(), Some(value), "{key:?}"),
                     Err(TableError::Corrupt { .. }) => whole = false,
-                    Err(TableError::Io(error)) => panic!("{error}"),
+                    Err(error) => panic!("{error}"),
                 }
             }
             match rows_from(&table, None, b"").await {
                 Ok(got) => assert!(got.into_iter().eq(rows.clone())),
                 Err(TableError::Corrupt { .. }) => whole = false,
-                Err(TableError::Io(error)) => panic!("{error}"),
+                Err(error) => panic!("{error}"),
             }
             whole
         })

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::format::{newborn, shard_dir};
 use super::options::Options;
 use super::shared::Shared;
-use super::{Op, ScanRange, Store};
+use super::{FROZEN_MAX, Op, Refused, ScanRange, Store};
 use crate::base::hash::KeyHash;
+use crate::base::limits::L0_FILES_WAIT_MIN;
 use crate::base::record::{Entry, OwnedState, State};
 use crate::base::version::Version;
 use crate::rt::Rt;
@@ -30,20 +32,68 @@ fn options() -> Options {
     }
 }
 
+/// A world with a shard that was made and not opened yet.
+fn world(seed: u64) -> World {
+    let world = World::new(seed);
+    let (path, bytes) = newborn(options().shard);
+    world.disk(1).write(&options().dir.join(path), &bytes);
+    world
+}
+
 /// A store with its mailbox, and a clock of its own.
 struct Shard {
     store: Rc<Store>,
     shared: Rc<Shared>,
     hlc: u64,
+    in_flight: usize,
 }
 
 impl Shard {
     async fn open(rt: &Rt, options: Options, hlc: u64) -> Shard {
         let shared = Shared::new(rt, 64 << 10, Rc::new(|_: &str| {}));
-        let (store, _) = Store::open(rt, options, &shared)
+        Shard::open_on(&shared, rt, options, hlc).await
+    }
+
+    /// One of several on a core.
+    async fn open_on(shared: &Rc<Shared>, rt: &Rt, options: Options, hlc: u64) -> Shard {
+        let (store, _) = Store::open(rt, options, shared)
             .await
             .expect("the shard opens");
-        Shard { store, shared, hlc }
+        Shard {
+            store,
+            shared: Rc::clone(shared),
+            hlc,
+            in_flight: 0,
+        }
+    }
+
+    /// Hands over a value of so many bytes; answers are awaited only when twenty writes are in flight.
+    async fn pour(&mut self, key: &str, bytes: usize) -> Result<(), Refused> {
+        self.hlc += 1;
+        let version = Version {
+            hlc: self.hlc,
+            origin: 0,
+        };
+        let value = &vec![b'x'; bytes][..];
+        let state = State::Live { value, text: true };
+        let entry = Entry { version, state };
+        let key = key.as_bytes();
+        self.store.write(&[Op { key, entry }], self.hlc)?;
+        self.in_flight += 1;
+        self.settle(20).await;
+        Ok(())
+    }
+
+    /// Waits until at most so many writes are in flight; none may have failed.
+    async fn settle(&mut self, left: usize) {
+        let mut done = Vec::new();
+        while self.in_flight > left {
+            std::future::poll_fn(|cx| self.shared.completions().poll_any(cx)).await;
+            assert_eq!(self.shared.completions().failure(), None);
+            self.shared.completions().take(&mut done);
+            self.in_flight -= done.len();
+            assert!(done.drain(..).all(|done| done.result.is_ok()));
+        }
     }
 
     /// Writes one record and waits until it is answered.
@@ -119,7 +169,7 @@ impl Shard {
 
 #[test]
 fn writes_survive_flush_compaction_and_reopening() {
-    let world = World::new(1);
+    let world = world(1);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 0).await;
@@ -166,7 +216,7 @@ fn writes_survive_flush_compaction_and_reopening() {
 
 #[test]
 fn an_older_version_arriving_late_never_hides_a_newer_one() {
-    let world = World::new(2);
+    let world = world(2);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 1_000).await;
@@ -203,7 +253,7 @@ fn an_older_version_arriving_late_never_hides_a_newer_one() {
 
 #[test]
 fn tombstones_outlive_their_grace_only_while_something_lies_below() {
-    let world = World::new(3);
+    let world = world(3);
     let rt = world.boot(1, 1).remove(0);
     world.run(&rt, async {
         let mut shard = Shard::open(&rt, options(), 0).await;
@@ -228,4 +278,282 @@ fn tombstones_outlive_their_grace_only_while_something_lies_below() {
         assert_eq!((entries, tombstones), (1, 0));
         shard.store.close().await;
     });
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Inverts a bit in every table that is on disk now.
+fn damage_tables(world: &World, shard: u16) {
+    let sst = options().dir.join(shard_dir(shard)).join("sst");
+    for (path, _) in world.disk(1).files() {
+        if path.starts_with(&sst) {
+            assert!(world.disk(1).flip(&path, 40, 1));
+        }
+    }
+}
+
+fn tables_on_disk(world: &World) -> u64 {
+    let files = world.disk(1).files();
+    let tables = files
+        .iter()
+        .filter(|(path, _)| path.extension() == Some("sst".as_ref()));
+    tables.count() as u64
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_compaction() {
+    let world = world(4);
+    let rt = world.boot(1, 1).remove(0);
+    let options = Options {
+        memtable_bytes: 64 << 10,
+        l0_files_max: 8,
+        ..options()
+    };
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options, 0).await;
+        for round in 1..=8 {
+            for key in 0..50 {
+                shard.pour(&format!("{key:02}"), 1000).await.unwrap();
+            }
+            shard.settle(0).await;
+            shard.store.flush().await;
+            assert_eq!(shard.store.stats().flushes, round);
+        }
+        shard.write(&[("a", Some("1"))]).await;
+        assert_eq!(shard.store.stats().compactions, 0, "it runs");
+        shard.store.flush().await;
+        assert_eq!(shard.store.stats().compactions, 0, "it still runs");
+        assert_eq!(shard.store.stats().flushes, 9);
+        rt.sleep(LONG).await;
+        assert!(shard.store.stats().compactions > 0);
+        assert_eq!(tables_on_disk(&world), shard.store.stats().tables);
+        shard.store.close().await;
+    });
+}
+
+#[test]
+fn writers_wait_for_compaction_before_level_0_grows_without_bound() {
+    let world = world(5);
+    let rt = world.boot(1, 1).remove(0);
+    let options = Options {
+        memtable_bytes: 1 << 10,
+        ..options()
+    };
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options, 0).await;
+        let mut most = 0;
+        for n in 0..4000 {
+            while shard.pour(&format!("{:03}", n % 500), 300).await.is_err() {
+                shard.settle(0).await;
+            }
+            most = most.max(shard.store.stats().l0_files);
+        }
+        shard.settle(0).await;
+        let bound = (L0_FILES_WAIT_MIN + FROZEN_MAX) as u64;
+        assert!(most > 10 && most <= bound, "{most} files of level 0");
+        rt.sleep(LONG).await;
+        assert!(shard.store.stats().l0_files <= 2);
+        shard.store.close().await;
+    });
+}
+
+#[test]
+fn a_damaged_table_stops_the_compactions_of_its_shard_alone_and_refuses_no_write() {
+    let world = world(6);
+    let (path, bytes) = newborn(1);
+    world.disk(1).write(&options().dir.join(path), &bytes);
+    let rt = world.boot(1, 1).remove(0);
+    world.run(&rt, async {
+        let shared = Shared::new(&rt, 0, Rc::new(|_: &str| {}));
+        let mut bad = Shard::open_on(&shared, &rt, options(), 0).await;
+        bad.write(&[("a", Some(&"1".repeat(100)))]).await;
+        bad.store.flush().await;
+        damage_tables(&world, 0);
+        for n in 0..2000 {
+            let poured = bad.pour(&format!("{:02}", n % 20), 200).await;
+            assert_ne!(poured, Err(Refused::Full), "write {n}");
+        }
+        bad.settle(0).await;
+        let other = Options {
+            shard: 1,
+            ..options()
+        };
+        let mut good = Shard::open_on(&shared, &rt, other, 0).await;
+        for n in 0..100 {
+            good.pour(&format!("{n:02}"), 200).await.unwrap();
+        }
+        good.settle(0).await;
+        rt.sleep(LONG).await;
+        assert!(good.store.stats().compactions > 0, "the other shard waits");
+        assert_eq!(bad.store.stats().compactions, 0);
+        let failures = shared.job_failures();
+        assert!(
+            (2..15).contains(&failures),
+            "{failures} attempts in a minute"
+        );
+    });
+}
+
+#[test]
+fn boots_leave_no_log_segments_behind() {
+    for writes in [false, true] {
+        let world = world(7);
+        let mut hlc = 0;
+        let mut most = 0;
+        for boot in 0..50 {
+            let rt = world.boot(1, 1).remove(0);
+            world.run(&rt, async {
+                let mut shard = Shard::open(&rt, options(), hlc).await;
+                if writes || boot == 0 {
+                    shard.write(&[(&format!("k{boot}"), Some("v"))]).await;
+                }
+                shard.store.close().await;
+                hlc = shard.hlc;
+                for key in (0..=boot).filter(|key| writes || *key == 0) {
+                    assert!(shard.get(&format!("k{key}")).await.is_some(), "{key}");
+                }
+            });
+            most = most.max(world.disk(1).files().len());
+        }
+        assert!(most < 20, "{most} files");
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_a_new_manifest_refuses_writes_and_recovers() {
+    let world = world(8);
+    let rt = world.boot(1, 1).remove(0);
+    let disk = world.disk(1);
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options(), 0).await;
+        rt.sleep(LONG).await;
+        let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
+        // Less than a manifest, more than all of the tables.
+        disk.set_capacity(used + (900 << 10));
+        let mut n = 0;
+        while shard.pour(&format!("{:01}", n % 7), 4 << 10).await != Err(Refused::Full) {
+            shard.settle(0).await;
+            rt.sleep(Duration::from_millis(20)).await;
+            n += 1;
+            assert!(n < 1000, "the manifest never filled up");
+        }
+        assert_eq!(shard.shared.completions().failure(), None);
+        disk.heal();
+        rt.sleep(LONG).await;
+        shard.write(&[("after", Some("1"))]).await;
+        shard.store.flush().await;
+        assert_eq!(shard.get("after").await.as_deref(), Some("1"));
+        shard.store.close().await;
+    });
+}
+
+#[test]
+fn a_node_on_a_full_disk_starts_again() {
+    let world = world(11);
+    let disk = world.disk(1);
+    let options = Options {
+        wal_segment_bytes: 4 << 20,
+        ..options()
+    };
+    for boot in 0..2 {
+        let rt = world.boot(1, 1).remove(0);
+        world.run(&rt, async {
+            let mut shard = Shard::open(&rt, options.clone(), boot).await;
+            assert_eq!(shard.get("a").await.is_some(), boot > 0);
+            shard.write(&[("a", Some("1"))]).await;
+            rt.sleep(LONG).await;
+            shard.store.close().await;
+        });
+        // Nothing is free but what an unused segment holds.
+        disk.set_capacity(disk.files().iter().map(|(_, bytes)| bytes).sum());
+    }
+}
+
+#[test]
+fn a_job_that_fails_leaves_no_files() {
+    let world = world(12);
+    let rt = world.boot(1, 1).remove(0);
+    let disk = world.disk(1);
+    let in_sst = || {
+        let files = disk.files();
+        let inside = files
+            .iter()
+            .filter(|(path, _)| path.starts_with("/data/shards/0000/sst"));
+        inside.count()
+    };
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options(), 0).await;
+        rt.sleep(LONG).await;
+        disk.set_capacity(disk.files().iter().map(|(_, bytes)| bytes).sum());
+        shard.pour("a", 5 << 10).await.unwrap();
+        shard.settle(0).await;
+        rt.sleep(LONG).await;
+        assert!(shard.shared.job_failures() > 10, "tried again and again");
+        assert_eq!((in_sst(), shard.store.stats().flushes), (0, 0));
+        disk.heal();
+        rt.sleep(LONG).await;
+        assert_eq!((in_sst(), shard.store.stats().flushes), (1, 1));
+        shard.store.close().await;
+    });
+}
+
+#[test]
+fn replaced_tables_go_when_their_last_reader_does() {
+    let world = world(9);
+    let rt = world.boot(1, 1).remove(0);
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options(), 0).await;
+        shard.write(&[("a", Some("1"))]).await;
+        shard.store.flush().await;
+        let reader = shard.store.levels();
+        shard.write(&[("a", Some("2"))]).await;
+        shard.store.flush().await;
+        rt.sleep(LONG).await;
+        assert!(shard.store.stats().compactions > 0);
+        assert_eq!(tables_on_disk(&world), 2, "one is being read");
+        drop(reader);
+        rt.sleep(LONG).await;
+        assert_eq!(tables_on_disk(&world), 1);
+        shard.store.close().await;
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_open_is_left_as_it_was_and_the_error_names_the_file() {
+    for damaged in ["sst", "wal"] {
+        let world = world(10);
+        let rt = world.boot(1, 1).remove(0);
+        let disk = world.disk(1);
+        world.run(&rt, async {
+            let mut shard = Shard::open(&rt, options(), 0).await;
+            shard.write(&[("a", Some("1"))]).await;
+            shard.store.flush().await;
+            shard.write(&[("b", Some("1"))]).await;
+            shard.store.close().await;
+        });
+        let of = |path: &PathBuf| path.extension() == Some(damaged.as_ref());
+        for (path, bytes) in disk.files().iter().filter(|(path, _)| of(path)) {
+            let at = if damaged == "sst" {
+                bytes - 100
+            } else {
+                2 * 4096 + 60
+            };
+            assert!(disk.flip(path, at, 1));
+        }
+        let content = || {
+            disk.files()
+                .into_iter()
+                .map(|(path, _)| (disk.read(&path), path))
+        };
+        let before: Vec<_> = content().collect();
+        let rt = world.boot(1, 1).remove(0);
+        let shared = Shared::new(&rt, 0, Rc::new(|_: &str| {}));
+        let refused = world.run(&rt, Store::open(&rt, options(), &shared));
+        let why = refused.map(|_| ()).unwrap_err().to_string();
+        assert!(
+            why.starts_with(&format!("shards/0000/{damaged}/00000000000000")),
+            "{why}"
+        );
+        assert!(content().eq(before), "{why}");
+    }
 }

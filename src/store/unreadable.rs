@@ -26,6 +26,15 @@ impl Unreadable {
         }
     }
 
+    /// The same, told by its path below the data directory `dir`: that names the shard, and is short.
+    pub(crate) fn below(mut self, dir: &Path) -> Unreadable {
+        let (Unreadable::Io { file, .. } | Unreadable::Corrupt { file, .. }) = &mut self;
+        if let Ok(short) = file.strip_prefix(dir) {
+            *file = short.to_path_buf();
+        }
+        self
+    }
+
     /// For `map_err`: an I/O error on `file`.
     pub(crate) fn io(file: &Path) -> impl FnOnce(io::Error) -> Unreadable {
         let file = file.to_path_buf();

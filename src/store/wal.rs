@@ -30,8 +30,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::bell::Bell;
+use super::format::Owner;
 use super::format::frame::Kind;
-use super::format::{Owner, TMP_SUFFIX};
 use super::replay::Resume;
 use super::segments::{Pool, Spare};
 use super::tape::Tape;
@@ -146,22 +146,19 @@ impl Wal {
         dir: PathBuf,
         owner: Owner,
         policy: WalPolicy,
-        resume: Resume,
+        mut resume: Resume,
         log: Rc<dyn Fn(&str)>,
     ) -> io::Result<Rc<Wal>> {
         rt.create_dir(&dir).await?;
-        for name in rt.list(&dir).await? {
-            if name.ends_with(TMP_SUFFIX) {
-                rt.remove(&dir.join(name)).await?;
-            }
-        }
-        for path in &resume.unused {
-            rt.remove(path).await?;
-        }
+        resume.clear(&rt, &dir).await?;
         let next_id = resume.next_segment_id;
         let pool = Pool::start(&rt, &dir, policy.segment_bytes, next_id, log).await?;
         let ready = pool.take(0).await?;
         let tape = Tape::start(&rt, owner, ready, resume.next_seq, 0).await?;
+        for path in &resume.hollow {
+            // The header just written promises what they did. One that stays only costs space.
+            rt.remove(path).await.ok();
+        }
         let held = resume.old_segments.into_iter().map(|old| Held {
             path: old.path,
             bytes: old.bytes,
@@ -203,6 +200,10 @@ impl Wal {
             .push(ops, ticket, || self.rt.now())?;
         self.work.ring();
         Ok(())
+    }
+
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.get()
     }
 
     pub(crate) fn set_gate(&self, gate: Gate) {
@@ -408,6 +409,11 @@ impl Wal {
             self.rt.sync_dir(&self.dir).await?;
         }
         Ok(())
+    }
+
+    /// Length of all segments that wait for a release.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held.borrow().iter().map(|held| held.bytes).sum()
     }
 
     fn next_released(&self, seq: u64) -> Option<Held> {

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::process::{Node, command, free_port, output, scratch};
 
@@ -398,6 +399,67 @@ fn a_directory_keeps_its_shards_and_its_identity() {
     }
     let (error, _) = refused(&start(&[]), 1);
     assert!(error.contains("holds shards but no NODE file"), "{error}");
+}
+
+#[test]
+fn a_shard_whose_files_are_gone_is_not_taken_for_an_empty_one() {
+    let dir = scratch();
+    let node = Node::start(dir.path(), &[], &["-cores", "1", "-shards", "2"]);
+    let mut client = node.connect();
+    for n in 0..20 {
+        let answer = client.put(&format!("k{n}"), "v").expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    assert!(node.stop().success());
+    let shard = dir.path().join("data/shards/0001");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&shard, &aside).expect("the shard is there");
+    let port = free_port().to_string();
+    let start = || output(command(dir.path()).args(["-port", &port, "-dir", "./data"]));
+    for folder in [false, true] {
+        if folder {
+            std::fs::create_dir(&shard).expect("scratch is writable");
+        }
+        let run = start();
+        let stderr = String::from_utf8(run.stderr).expect("messages are UTF-8");
+        assert_eq!(run.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("shards/0001/CURRENT") && stderr.contains("backup"),
+            "{stderr}"
+        );
+    }
+    std::fs::remove_dir(&shard).expect("a refused start leaves it as it was");
+    std::fs::rename(&aside, &shard).expect("scratch is writable");
+    let node = Node::start(dir.path(), &[], &["-cores", "1"]);
+    let mut client = node.connect();
+    for n in 0..20 {
+        let answer = client.get(&format!("/get?key=k{n}")).expect("an answer");
+        assert_eq!((answer.status, answer.text()), (200, "v".to_string()));
+    }
+}
+
+#[test]
+fn a_first_start_that_is_killed_leaves_a_directory_that_starts() {
+    for n in 0..12 {
+        let dir = scratch();
+        let mut program = command(dir.path());
+        program.args([
+            "-port",
+            &free_port().to_string(),
+            "-dir",
+            "./data",
+            "-shards",
+            "40",
+        ]);
+        program.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = program.spawn().expect("the program starts");
+        // Not a wait for anything: the kill is to fall anywhere.
+        std::thread::sleep(Duration::from_millis(10 * n));
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+        let node = Node::start(dir.path(), &[], &["-cores", "1"]);
+        assert!(node.stop().success());
+    }
 }
 
 #[test]

@@ -86,10 +86,31 @@ fn buffers_are_zeroed_and_large_ones_work() {
                 written(&rt, &path, &bytes).await;
                 let file = rt.open(&path, Mode::Read).await.expect("open");
                 assert!(file.read_at(0, len).await.expect("read") == bytes);
-                assert!(rt.map(&path).await.expect("map")[..] == bytes[..]);
+                assert!(rt.read_whole(&path).await.expect("read") == bytes);
             }
         });
     });
+}
+
+#[test]
+fn a_file_cut_under_its_reader_is_an_error_and_no_signal() {
+    isolated(
+        "files::a_file_cut_under_its_reader_is_an_error_and_no_signal",
+        || {
+            let dir = data_dir();
+            on_one_core(dir.path(), |rt, dir| async move {
+                let path = dir.join("file");
+                written(&rt, &path, &vec![7; 4 * DISK_PAGE_BYTES]).await;
+                let file = rt.open(&path, Mode::Read).await.expect("open");
+                let cut = std::fs::File::options().write(true).open(&path);
+                let cut = cut.expect("open").set_len(DISK_PAGE_BYTES as u64);
+                cut.expect("cut");
+                let read = file.read_at(0, 4 * DISK_PAGE_BYTES).await;
+                assert_eq!(read.expect_err("cut").kind(), ErrorKind::UnexpectedEof);
+                assert!(file.read_at(0, DISK_PAGE_BYTES).await.is_ok());
+            });
+        },
+    );
 }
 
 /// Flags of the descriptor this process has open on `path`, from /proc.
@@ -186,7 +207,6 @@ fn names_come_and_go_as_told() {
                     .await
                     .map(|_| ())
                     .expect_err("gone"),
-                rt.map(&path).await.map(|_| ()).expect_err("gone"),
                 rt.read_whole(&path).await.map(|_| ()).expect_err("gone"),
                 rt.remove(&path).await.expect_err("gone"),
                 rt.rename(&path, &deep.join("x")).await.expect_err("gone"),
@@ -194,6 +214,9 @@ fn names_come_and_go_as_told() {
                 rt.sync_dir(&path).await.expect_err("gone"),
             ] {
                 assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                let text = error.to_string();
+                assert!(text.contains("No such file or directory"), "{text}");
+                assert!(!text.contains("fd"), "words of a library: {text}");
                 assert!(
                     error.to_string().contains("a/b/c"),
                     "names the file: {error}"

@@ -732,7 +732,7 @@ mod tests {
             assert!(fill(&file, 0, 1).await.is_err(), "opened for reading");
             assert_eq!(rt.list(Path::new("/d")).await.unwrap(), ["old"]);
             assert!(rt.list(Path::new("/no")).await.is_err());
-            assert_eq!(rt.map(old).await.unwrap().len(), 2 * PAGE);
+            assert_eq!(rt.read_whole(old).await.unwrap().len(), 2 * PAGE);
         });
         assert_eq!(disk.log()[..2], [Op::Open, Op::Open]);
         assert!(disk.remove(old) && !disk.remove(old));

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
+use super::bus::Watched;
 use crate::base::limits::DISK_PAGE_BYTES;
 use crate::rt::file::Mode;
 
@@ -28,7 +29,11 @@ pub(in crate::rt) struct File {
 
 pub(in crate::rt) struct Buf(DmaBuffer);
 
-pub(in crate::rt) struct Mapped(memmap2::Mmap);
+/// A file in memory. While it lives, a page of it that the disk cannot give ends the process with its name.
+pub(in crate::rt) struct Mapped {
+    map: memmap2::Mmap,
+    _watched: Watched,
+}
 
 impl File {
     pub(super) async fn open(path: &Path, mode: Mode) -> io::Result<File> {
@@ -45,7 +50,8 @@ impl File {
                 how.write(true).custom_flags(libc::O_DSYNC);
             }
         }
-        let file = how.dma_open(&path).await.map_err(plain)?;
+        let opened = how.dma_open(&path).await.map_err(plain);
+        let file = opened.map_err(|error| named("open", &path, &error))?;
         let len = Cell::new(length(&file)?);
         Ok(File { file, len })
     }
@@ -117,14 +123,20 @@ impl Mapped {
     #[expect(clippy::disallowed_methods, reason = "files are rt's business")]
     pub(super) fn open(path: &Path) -> io::Result<Mapped> {
         let file = std::fs::File::open(path).map_err(|error| named("open", path, &error))?;
+        let watched = Watched::begin(path);
         // SAFETY: the folder is locked by this process (locks.rs) and a file is mapped only in recovery, before
         // anything writes to it or truncates it; the map outlives the descriptor by design of mmap.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Mapped(map))
+        // Read from one end to the other, and not again.
+        map.advise(memmap2::Advice::Sequential).unwrap_or_default();
+        Ok(Mapped {
+            map,
+            _watched: watched,
+        })
     }
 
     pub(in crate::rt) fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 
@@ -134,9 +146,12 @@ fn length(file: &DmaFile) -> io::Result<u64> {
     Ok(borrowed.metadata()?.len())
 }
 
-/// Keeps the kind (`StorageFull`, `NotFound`) and puts operation and path into the text.
+/// What the system said, and nothing of the library's own words: the callers know the file.
 fn plain(error: GlommioError<()>) -> io::Error {
-    io::Error::from(error)
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        other => io::Error::from(other),
+    }
 }
 
 fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {

@@ -12,6 +12,7 @@
 //! executor, no `Latency::Matters`, no glommio TCP, preemption timer of an hour, every yield goes through the
 //! reactor. Each of them closes one way in which glommio 0.9.0 sleeps although there is work.
 
+mod bus;
 mod cores;
 mod error;
 mod file;
@@ -130,7 +131,8 @@ impl Core {
     }
 
     pub(in crate::rt) async fn map(&self, path: &Path) -> io::Result<Mapped> {
-        Mapped::open(path)
+        let path = path.to_path_buf();
+        self.blocking(move || Mapped::open(&path)).await
     }
 
     pub(in crate::rt) async fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -3,7 +3,7 @@
 //! ```text
 //! <data>/NODE, NODE.bak            identity (store/identity.rs)
 //! <data>/shards/0000/
-//!     CURRENT                      names the manifest in force
+//!     CURRENT                      names the manifest in force; made before NODE, and never missing after it
 //!     MANIFEST-000007              log of edits: frame + edit
 //!     wal/00000000000000a1.wal     log of writes: frame + record
 //!     sst/00000000000004d2.sst     table
@@ -22,6 +22,8 @@ pub mod record;
 pub mod table;
 pub mod walk;
 
+use std::path::{Path, PathBuf};
+
 /// Whose log this is. Written into the header of every log file, so that a file copied from another node or
 /// moved between shard folders is refused instead of replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Owner {
 
 /// The file that names the manifest in force.
 pub const CURRENT: &str = "CURRENT";
+/// What CURRENT names in a shard that has never been opened.
+pub const NO_MANIFEST: &str = "EMPTY";
 /// Ending of files that do not count yet; removed at open.
 pub const TMP_SUFFIX: &str = ".tmp";
 
@@ -40,6 +44,20 @@ pub const TMP_SUFFIX: &str = ".tmp";
 #[must_use]
 pub fn shard_dir(shard: u16) -> String {
     format!("shards/{shard:04}")
+}
+
+/// A shard that has never been opened: its one file, below the data directory, and what that says. The file is
+/// durable before NODE is, so a shard without a CURRENT has lost its files and is not taken for an empty one.
+#[must_use]
+pub fn newborn(shard: u16) -> (PathBuf, Vec<u8>) {
+    let path = Path::new(&shard_dir(shard)).join(CURRENT);
+    (path, current_line(NO_MANIFEST))
+}
+
+/// What CURRENT holds when `name` is in force.
+#[must_use]
+pub fn current_line(name: &str) -> Vec<u8> {
+    format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes())).into_bytes()
 }
 
 /// Name of a WAL segment.
@@ -126,5 +144,8 @@ mod tests {
             assert_eq!(manifest_id(name), None, "{name}");
         }
         assert_eq!(shard_dir(12), "shards/0012");
+        let (path, line) = newborn(12);
+        assert_eq!(path, Path::new("shards/0012/CURRENT"));
+        assert_eq!(line, b"EMPTY 9f93ff74\n");
     }
 }

@@ -7,7 +7,8 @@
 //!     somebody promised n                       -> BROKEN   answered data is damaged: refuse
 //!     the next valid group continues the chain  -> go on there (only a SEAL was damaged: nothing lost)
 //!     later groups, but none promises n         -> TORN     n was in flight: nobody was told
-//!     nothing, and p is blank or left over      -> CLEAN
+//!     nothing, and p is blank or left over,     -> CLEAN
+//!       or a SEAL stands before it
 //!     nothing, and p is something else          -> TORN     (or the last answered group rotted before it
 //!                                                  was sealed: the one case bytes cannot tell apart)
 //! ```
@@ -50,6 +51,8 @@ pub struct Walk<'a> {
     at: usize,
     next_seq: u64,
     prev_body_crc: u32,
+    /// The last group taken was a SEAL. What follows it may be the middle of a group of an earlier use of the file.
+    sealed: bool,
     end: Option<End>,
 }
 
@@ -65,6 +68,7 @@ impl<'a> Walk<'a> {
             at: DISK_PAGE_BYTES,
             next_seq: header.first_seq,
             prev_body_crc: 0,
+            sealed: false,
             end: None,
         }
     }
@@ -135,7 +139,7 @@ impl<'a> Walk<'a> {
             self.at = at;
             return None;
         }
-        if found == NoGroup::Unwritten && first_later.is_none() {
+        if (found == NoGroup::Unwritten || self.sealed) && first_later.is_none() {
             return Some(End::Clean);
         }
         let mut first = [0; 16];
@@ -159,6 +163,7 @@ impl<'a> Iterator for Walk<'a> {
                         break;
                     }
                     self.at += group_bytes(body.len());
+                    self.sealed = head.kind == Kind::Seal;
                     match head.kind {
                         Kind::Seal => {}
                         Kind::Roll => self.end = Some(End::Rolled),
@@ -268,6 +273,16 @@ mod tests {
         let mut bytes = file(&[Kind::Seal, Kind::Roll]);
         bytes[5 * PAGE + 5] ^= 1;
         assert_eq!(walk(&bytes, 0), (vec![10, 11, 12], End::Rolled));
+    }
+
+    #[test]
+    fn leftovers_behind_a_seal_are_no_torn_tail() {
+        let mut bytes = file(&[Kind::Seal]);
+        bytes[6 * PAGE..7 * PAGE].fill(7);
+        assert_eq!(walk(&bytes, 0), (vec![10, 11, 12], End::Clean));
+        let mut unsealed = file(&[]);
+        unsealed[5 * PAGE..6 * PAGE].fill(7);
+        assert!(matches!(walk(&unsealed, 0).1, End::Torn { .. }));
     }
 
     #[test]
