@@ -39,6 +39,8 @@ pub mod cluster;
 mod conn;
 mod core;
 mod failure;
+pub mod hint_log;
+pub mod hint_row;
 mod hosts;
 mod json;
 mod link;
