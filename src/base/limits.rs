@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// Longest key. Longer: 400.
 pub const KEY_BYTES_MAX: usize = 4096;
+/// Longest key in a store, whose keys may be those of clients with something of ours before them (the log of hints
+/// does that). Longer: the file is corrupt.
+pub const STORED_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 64;
 /// Longest value. Longer: 413.
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
 /// Longest body of `POST /batch`. Longer: 413.

@@ -391,7 +391,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "the test undoes half a start")]
     fn shards_are_made_before_the_identity_and_a_start_that_was_cut_off_is_begun_again() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), Some(3), 2, 7).unwrap();
+        open(dir.path(), Some((3, Source::Default)), 2, 7).unwrap();
         let current = |shard| dir.path().join(newborn(shard).0);
         for shard in 0..3 {
             assert_eq!(std::fs::read(current(shard)).unwrap(), newborn(shard).1);
@@ -402,11 +402,11 @@ mod tests {
         }
         std::fs::rename(current(1), current(1).with_extension("tmp")).unwrap();
         std::fs::remove_dir_all(dir.path().join("shards/0002")).unwrap();
-        open(dir.path(), Some(3), 2, 7).unwrap();
+        open(dir.path(), Some((3, Source::Default)), 2, 7).unwrap();
         assert!((0..3).all(|shard| current(shard).exists()));
         // With NODE there, nothing is made any more.
         std::fs::remove_file(current(1)).unwrap();
-        open(dir.path(), Some(3), 2, 7).unwrap();
+        open(dir.path(), Some((3, Source::Default)), 2, 7).unwrap();
         assert!(!current(1).exists());
     }
 

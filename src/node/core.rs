@@ -250,7 +250,8 @@ impl<'r> Core<'r> {
         self.net.close(token);
         if let Some(served) = self.served.remove(&token) {
             let line = format!("link of peer {}: {}", served.name(), ended.0);
-            self.router.grumble.tell(&*self.router.log, self.now, &line);
+            let log = &*self.router.log;
+            self.router.grumble.tell(log, self.now, &line, &line);
         }
     }
 

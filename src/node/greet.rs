@@ -46,11 +46,8 @@ impl Router {
 
     fn turned_away(&self, name: &str, why: &str) -> Refusal {
         let name: String = name.chars().take(64).collect();
-        self.grumble.tell(
-            &*self.log,
-            self.now(),
-            &format!("peer {name} was turned away: {why}"),
-        );
+        let line = format!("peer {name} was turned away: {why}");
+        self.grumble.tell(&*self.log, self.now(), &line, &line);
         Refusal::Peer(why.to_owned())
     }
 

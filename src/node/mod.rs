@@ -43,6 +43,8 @@ mod failure;
 mod greet;
 mod grumble;
 mod handoff;
+pub mod hint_log;
+pub mod hint_row;
 mod hosts;
 mod json;
 mod link;

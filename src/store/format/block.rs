@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::base::codec::{Cursor, Short, put_varint};
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::STORED_KEY_BYTES_MAX;
 use crate::base::record::{Entry, State};
 use crate::base::version::Version;
 
@@ -190,7 +190,7 @@ impl<'a> Raw<'a> {
         let shared = small(cursor)?;
         let unshared = small(cursor)?;
         let value_len = small(cursor)?;
-        if shared > KEY_BYTES_MAX || unshared > KEY_BYTES_MAX - shared {
+        if shared > STORED_KEY_BYTES_MAX || unshared > STORED_KEY_BYTES_MAX - shared {
             return Err(Corrupt("a key is longer than keys may be"));
         }
         let meta = cursor.u8()?;
@@ -371,7 +371,10 @@ impl BlockBuilder {
     /// Appends an entry. Panics when `key` is not greater than the one before: a table out of order would
     /// answer wrongly for ever.
     pub fn add(&mut self, key: &[u8], entry: Entry<'_>, late: bool) {
-        assert!(key.len() <= KEY_BYTES_MAX, "the door lets no such key in");
+        assert!(
+            key.len() <= STORED_KEY_BYTES_MAX,
+            "nobody writes such a key"
+        );
         let common = match &self.last_key {
             None => 0,
             Some(last) => {

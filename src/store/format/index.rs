@@ -14,7 +14,7 @@
 use super::block::{BuiltBlock, Corrupt, common_prefix};
 use super::table::{BLOCK_TRAILER_BYTES, BlockHandle};
 use crate::base::codec::{Cursor, put_prefixed, put_varint};
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::STORED_KEY_BYTES_MAX;
 
 /// A row is at least four varints of one byte.
 const ROW_BYTES_MIN: usize = 4;
@@ -59,7 +59,7 @@ impl SparseIndex {
             if block == 0 {
                 continue;
             }
-            if prefix.len() + separator.len() > KEY_BYTES_MAX
+            if prefix.len() + separator.len() > STORED_KEY_BYTES_MAX
                 || last.is_some_and(|l| l >= separator)
             {
                 return Err(Corrupt("separators of the index do not ascend"));

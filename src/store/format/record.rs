@@ -5,7 +5,7 @@
 //! op   = flags u8     bit 0 LIVE (else a tombstone), bit 1 TEXT (only with LIVE),
 //!                     bit 2 MORE (the next op belongs to the same record), others zero
 //!        hlc u64, origin u32                     version
-//!        key_len varint, key                     1..=KEY_BYTES_MAX bytes
+//!        key_len varint, key                     1..=STORED_KEY_BYTES_MAX bytes
 //!        [value_len varint, value]               only with LIVE, at most VALUE_BYTES_MAX
 //!
 //! put "a" = "xy" (text), version 5.7, and delete "b", version 6.7, as one record:
@@ -19,7 +19,7 @@
 //! forged file, not rot.
 
 use crate::base::codec::{Cursor, Short, put_prefixed};
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{STORED_KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::record::{Entry, State};
 use crate::base::version::Version;
 use crate::store::Op;
@@ -87,7 +87,7 @@ impl<'a> Ops<'a> {
             origin: self.cursor.u32()?,
         };
         let key = self.cursor.prefixed()?;
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        if key.is_empty() || key.len() > STORED_KEY_BYTES_MAX {
             return Err(Malformed);
         }
         let state = match flags & !MORE {
@@ -200,6 +200,16 @@ mod tests {
             let mut flipped = body.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Ops::new(&flipped).count() <= body.len());
+        }
+    }
+
+    #[test]
+    fn the_longest_key_is_read_and_a_longer_one_refused() {
+        let key = [b'k'; STORED_KEY_BYTES_MAX + 1];
+        for (len, readable) in [(STORED_KEY_BYTES_MAX, true), (key.len(), false)] {
+            let mut body = Vec::new();
+            encode([op(&key[..len], 1, State::Deleted)].into_iter(), &mut body);
+            assert_eq!(Ops::new(&body).all(|op| op.is_ok()), readable, "{len}");
         }
     }
 
