@@ -96,6 +96,8 @@ pub const FRAME_BODY_BYTES_MAX: usize = 16 << 20;
 pub const PEER_REQUESTS_MAX: usize = 4096;
 /// Bytes one link to a peer may have unsent. More: that replica counts as busy, and its own answers wait.
 pub const PEER_UNSENT_BYTES_MAX: usize = 32 << 20;
+/// Hints one node keeps for one other. More: only the slices are remembered, and repaired when it is back.
+pub const HINT_BYTES_PER_MEMBER_MAX: u64 = 2 << 30;
 /// How far ahead of our wall clock a version of another node may be for our clock to follow it.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// Members of one cluster.

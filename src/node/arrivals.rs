@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::msg::Reply;
 use super::replica::Job;
+use crate::base::member::NodeId;
 
 /// Who asked for something of this core's shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) enum Asker {
     There { core: usize, ticket: u64 },
     /// The repair of this node's own copy, for the read under this ticket.
     Repair(u64),
+    /// What this core owes to a member: which of its shards, and who.
+    Handoff { at: usize, node: NodeId },
     /// A peer.
     Peer(Job),
     /// A peer that wants no more than a digest.

@@ -20,6 +20,7 @@ use super::answer::{Answer, Written};
 use super::arrivals::Asker;
 use super::cluster::{Cluster, Level};
 use super::failure::{Failure, Refusal};
+use super::handoff::ShardHints;
 use super::msg::{Kind, Msg, Reply};
 use super::peers::{Arrived, Heard, Identity, NotSent, Peers, What};
 use super::route::{Place, Router, Waiting, written_or_not};
@@ -48,6 +49,8 @@ pub(crate) struct Member {
     pub ring: Rc<Ring>,
     pub peers: Peers,
     pub identity: Rc<Identity>,
+    /// For each shard of this core, in order.
+    pub hints: Vec<ShardHints>,
     deadlines: VecDeque<(Instant, u64)>,
     hedges: VecDeque<(Instant, u64)>,
     chance: fastrand::Rng,
@@ -103,6 +106,7 @@ impl Member {
             peers: Peers::new(rt, facts, identity, log),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
+            hints: Vec::new(),
             deadlines: VecDeque::new(),
             hedges: VecDeque::new(),
             chance: fastrand::Rng::with_seed(rt.entropy()),
@@ -244,7 +248,7 @@ impl Router {
                         more.push(event);
                     }
                 }
-                write::Action::Hint(node) => self.owe(node, &writing.rows),
+                write::Action::Hint(node) => self.owe(node, writing.shard, &writing.rows),
                 write::Action::Answer(outcome) => {
                     let outcome = written(outcome, writing.version, writing.needed);
                     self.settle_write(writing.client, outcome);
@@ -528,7 +532,7 @@ impl Router {
                 };
                 self.on_read(ticket, event);
             }
-            Reply::Written(_) | Reply::Page { .. } | Reply::Snapshot(_) => {}
+            Reply::Written(_) | Reply::Page { .. } | Reply::Snapshot(_) | Reply::Handoff(_) => {}
         }
     }
 
@@ -592,7 +596,7 @@ impl Router {
                 },
             ),
             What::Page(stream) => self.on_peer_page(ticket, stream, heard),
-            What::Handoff => self.on_handoff(node, &heard),
+            What::Handoff(at) => self.on_handoff(at, node, &heard),
         }
     }
 

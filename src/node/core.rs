@@ -292,6 +292,7 @@ impl<'r> Core<'r> {
             return;
         }
         member.peers.tick(&mut self.net);
+        self.router.look_at_handoffs();
         let silent = |served: &Served| self.now.since(served.heard) > SERVED_SILENCE_MAX;
         let gone = self.served.iter().filter(|(_, served)| silent(served));
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();

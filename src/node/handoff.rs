@@ -1,19 +1,408 @@
-//! Hinted handoff: what a replica has missed, kept until it is back.
+//! Drives hinted handoff: what a replica has missed is kept in a log on disk, and sent when it is back.
+//!
+//! ```text
+//!  Action::Hint ─▶ owe ─▶ machine: Keep ─▶ log.add            log ─ batch ─▶ Write(healing) ─▶ peer
+//!                            └─ Overflow ─▶ slice marked       ▲                                 │ Written
+//!                                                              └────────── forget ◀──────────────┘
+//!  a marked slice: every row of it that this node has is sent, page by page
+//! ```
+//!
+//! One log per shard of this core, one machine (`cluster::hints`) per shard and member; at most one batch or page of
+//! each is on its way. A hint is forgotten only after the member has it on stable storage, and keeps the version of
+//! its write: sent twice, or late, it changes nothing.
+//!
+//! What it does not do: count hints as copies, or decide who is up (`peers`).
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::arrivals::{Arrivals, Asker};
+use super::hint_log::{HintLog, Lost, Pending};
+use super::hint_row::{Hint, hint_bytes};
 use super::metrics::Metric;
-use super::peers::Heard;
+use super::msg::Reply;
+use super::peers::{Heard, What};
 use super::route::Router;
+use crate::base::hash::KeyHash;
+use crate::base::limits::{HINT_BYTES_PER_MEMBER_MAX, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS};
 use crate::base::member::NodeId;
 use crate::base::record::OwnedRow;
+use crate::base::slices::{Slice, Slices};
+use crate::base::time::Instant;
+use crate::cluster::PeerState;
+use crate::cluster::hints::{Event, Handoff, Step, Verdict};
+use crate::rt::Rt;
+use crate::store::{Page, ScanRange};
+use crate::wire::message::{Message, Row};
 
-impl Router {
-    /// A replica has missed these rows, and somebody holds them.
-    pub(super) fn owe(&mut self, _node: NodeId, rows: &[OwnedRow]) {
-        self.pen
-            .counters
-            .add(Metric::HintsDropped, rows.len() as u64);
+/// A batch that is not answered by then counts as failed.
+const HANDOFF_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What one shard owes to all members.
+pub(crate) struct ShardHints {
+    log: Rc<HintLog>,
+    /// By [`NodeId`].
+    owed: Vec<Owed>,
+}
+
+struct Owed {
+    machine: Handoff,
+    is_up: bool,
+    /// When the machine wants to be asked again.
+    due: Option<Instant>,
+    flight: Flight,
+    /// The marks have changed since they were last written.
+    unsaved: bool,
+}
+
+/// What is on its way to one member.
+enum Flight {
+    Nothing,
+    /// The log or the store is being read.
+    Reading,
+    Batch {
+        hints: Vec<Hint>,
+        since: Instant,
+    },
+    Page {
+        slice: Slice,
+        resume: Option<Box<[u8]>>,
+        since: Instant,
+    },
+    /// Acknowledged, and being taken out of the log.
+    Forgetting,
+}
+
+/// What a task of ours has to tell.
+#[derive(Debug)]
+pub(crate) enum News {
+    Batch(Option<Vec<Hint>>),
+    Page(Slice, Option<Page>),
+    /// So many bytes are forgotten; `None`: the log refused.
+    Forgotten(Option<u64>),
+    /// The marks are on disk, or not.
+    Saved(bool),
+}
+
+impl ShardHints {
+    /// `shards`: of the whole node, which share the space for hints.
+    pub(crate) fn new(log: Rc<HintLog>, pending: &[Pending], shards: u16) -> ShardHints {
+        let owed = pending.iter().map(|pending| {
+            let mut machine = Handoff::new(HINT_BYTES_PER_MEMBER_MAX / u64::from(shards));
+            machine.restore(pending.bytes, &pending.dirty);
+            Owed {
+                machine,
+                is_up: false,
+                due: None,
+                flight: Flight::Nothing,
+                unsaved: false,
+            }
+        });
+        ShardHints {
+            owed: owed.collect(),
+            log,
+        }
     }
 
-    /// A peer has answered a batch of hints.
-    pub(super) fn on_handoff(&mut self, _node: NodeId, _heard: &Heard) {}
+    pub(crate) fn log(&self) -> &Rc<HintLog> {
+        &self.log
+    }
+
+    /// Bytes that wait for members.
+    pub(crate) fn pending(&self) -> u64 {
+        self.owed.iter().map(|owed| owed.machine.pending()).sum()
+    }
+
+    /// Slices some member lacks something of that no log holds.
+    pub(crate) fn dirty(&self) -> u64 {
+        let marked = self.owed.iter().map(|owed| owed.machine.marked().len());
+        marked.sum::<usize>() as u64
+    }
+}
+
+impl Router {
+    /// A replica has missed these rows of one shard, and somebody holds them.
+    pub(super) fn owe(&mut self, node: NodeId, shard: u16, rows: &[OwnedRow]) {
+        let (now, first) = (self.now(), self.first_shard());
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let at = usize::from(shard - first);
+        let Some(hints) = member.hints.get_mut(at) else {
+            return;
+        };
+        let owed = &mut hints.owed[node.index()];
+        for row in rows {
+            let entry = row.entry.as_entry();
+            let slice = Slice::of(KeyHash::of(&row.key).token());
+            let bytes = hint_bytes(&row.key, &entry);
+            let kept = owed.machine.offer(now, slice, bytes) == Verdict::Keep;
+            if kept && hints.log.add(node, &row.key, &entry).is_ok() {
+                self.pen.counters.count(Metric::HintsKept);
+                continue;
+            }
+            owed.machine.mark(slice);
+            owed.unsaved = true;
+            self.pen.counters.count(Metric::HintsDropped);
+        }
+        if owed.is_up {
+            self.hand_off(at, node, Event::Tick);
+        }
+    }
+
+    fn first_shard(&self) -> u16 {
+        self.owners.shards_of(self.rt.core()).start
+    }
+
+    /// Looks at all members: who is back, who is gone, what is due.
+    pub(crate) fn look_at_handoffs(&mut self) {
+        let now = self.now();
+        let Some(member) = &self.member else {
+            return;
+        };
+        let (shards, me) = (member.hints.len(), member.facts.me);
+        let nodes = member.facts.topology.members().len() as u16;
+        for at in 0..shards {
+            self.take_lost(at);
+            for node in (0..nodes).map(NodeId).filter(|node| *node != me) {
+                self.save_marks(at, node);
+                let Some(member) = &mut self.member else {
+                    return;
+                };
+                let up = member.peers.state(node) != PeerState::Down;
+                let owed = &mut member.hints[at].owed[node.index()];
+                let event = if up != owed.is_up {
+                    owed.is_up = up;
+                    if up { Event::Up } else { Event::Down }
+                } else if owed.flight.is_overdue(now) {
+                    owed.flight = Flight::Nothing;
+                    Event::Failed
+                } else if owed.due.is_some_and(|due| due <= now) {
+                    Event::Tick
+                } else {
+                    continue;
+                };
+                self.hand_off(at, node, event);
+            }
+        }
+    }
+
+    /// Hints the log could not keep after all: their slices are marked instead.
+    fn take_lost(&mut self, at: usize) {
+        let mut lost: Vec<Lost> = Vec::new();
+        if let Some(member) = &mut self.member {
+            let hints = &mut member.hints[at];
+            hints.log.take_lost(&mut lost);
+            for Lost { target, slice } in &lost {
+                let owed = &mut hints.owed[target.index()];
+                owed.machine.mark(*slice);
+                owed.unsaved = true;
+            }
+            if let Some(why) = hints.log.failure() {
+                self.shared.completions().fail(format!("hints: {why}"));
+            }
+        }
+        self.pen
+            .counters
+            .add(Metric::HintsDropped, lost.len() as u64);
+    }
+
+    fn save_marks(&mut self, at: usize, node: NodeId) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let hints = &mut member.hints[at];
+        let owed = &mut hints.owed[node.index()];
+        if !std::mem::take(&mut owed.unsaved) {
+            return;
+        }
+        let (log, marks) = (Rc::clone(&hints.log), owed.machine.marked().clone());
+        spawn(&self.rt, &self.arrivals, (at, node), async move {
+            News::Saved(log.save_dirty(node, &marks).await.is_ok())
+        });
+    }
+
+    /// Tells the machine, and does what it wants.
+    fn hand_off(&mut self, at: usize, node: NodeId, event: Event) {
+        let now = self.now();
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let hints = &mut member.hints[at];
+        let owed = &mut hints.owed[node.index()];
+        owed.due = None;
+        match owed.machine.on(now, event) {
+            Step::Idle { until } => owed.due = until,
+            Step::Replay { bytes_max } => {
+                owed.flight = Flight::Reading;
+                let log = Rc::clone(&hints.log);
+                spawn(&self.rt, &self.arrivals, (at, node), async move {
+                    News::Batch(log.batch(node, bytes_max).await.ok())
+                });
+            }
+            Step::Repair(slice) => {
+                owed.flight = Flight::Reading;
+                self.read_slice(at, node, slice, None);
+            }
+        }
+    }
+
+    /// Reads the next page of a slice that is to be sent whole.
+    fn read_slice(&self, at: usize, node: NodeId, slice: Slice, after: Option<Box<[u8]>>) {
+        let Some(store) = self.stores.get(at).map(Rc::clone) else {
+            return;
+        };
+        let mut slices = Slices::NONE;
+        slices.insert(slice);
+        let range = ScanRange {
+            after,
+            dead: true,
+            slices: Some(Box::new(slices)),
+            ..ScanRange::default()
+        };
+        spawn(&self.rt, &self.arrivals, (at, node), async move {
+            let page = store.scan(&range, SCAN_PAGE_ROWS, SCAN_PAGE_BYTES).await;
+            News::Page(slice, page.ok())
+        });
+    }
+
+    /// A task of ours is done.
+    pub(super) fn on_news(&mut self, at: usize, node: NodeId, news: News) {
+        let now = self.now();
+        match news {
+            News::Saved(true) => {}
+            News::Saved(false) => {
+                if let Some(member) = &mut self.member {
+                    member.hints[at].owed[node.index()].unsaved = true;
+                }
+            }
+            News::Batch(None) | News::Page(_, None) => self.end_flight(at, node, Event::Failed),
+            News::Batch(Some(hints)) if hints.is_empty() => {
+                self.end_flight(at, node, Event::Empty);
+            }
+            News::Batch(Some(hints)) => {
+                let rows = hints.iter().map(|hint| Row {
+                    key: &hint.key,
+                    entry: hint.entry.as_entry(),
+                });
+                let sent = self.send_rows(at, node, rows.collect());
+                let flight = Flight::Batch { hints, since: now };
+                self.fly(at, node, sent, flight);
+            }
+            News::Page(slice, Some(page)) => {
+                let rows = page.rows.iter().map(|row| Row {
+                    key: &row.key,
+                    entry: row.entry.as_entry(),
+                });
+                match (page.rows.is_empty(), page.resume.clone()) {
+                    (true, None) => self.end_flight(at, node, Event::SliceRepaired(slice)),
+                    (true, after) => self.read_slice(at, node, slice, after),
+                    (false, resume) => {
+                        let sent = self.send_rows(at, node, rows.collect());
+                        let since = now;
+                        let flight = Flight::Page {
+                            slice,
+                            resume,
+                            since,
+                        };
+                        self.fly(at, node, sent, flight);
+                    }
+                }
+            }
+            News::Forgotten(None) => self.end_flight(at, node, Event::Failed),
+            News::Forgotten(Some(bytes)) => self.end_flight(at, node, Event::Acked { bytes }),
+        }
+    }
+
+    fn send_rows(&mut self, at: usize, node: NodeId, rows: Vec<Row<'_>>) -> bool {
+        let hash = rows.first().map(|row| KeyHash::of(row.key));
+        let message = Message::Write {
+            healing: true,
+            rows,
+        };
+        let request = (0, What::Handoff(at));
+        self.member.as_mut().is_some_and(|member| {
+            let sent = member
+                .peers
+                .send(node, hash, request, HANDOFF_PATIENCE, &message);
+            sent.is_ok()
+        })
+    }
+
+    fn fly(&mut self, at: usize, node: NodeId, sent: bool, flight: Flight) {
+        if !sent {
+            return self.end_flight(at, node, Event::Failed);
+        }
+        if let Some(member) = &mut self.member {
+            member.hints[at].owed[node.index()].flight = flight;
+        }
+    }
+
+    fn end_flight(&mut self, at: usize, node: NodeId, event: Event) {
+        if let Some(member) = &mut self.member {
+            let owed = &mut member.hints[at].owed[node.index()];
+            owed.flight = Flight::Nothing;
+            owed.unsaved |= matches!(event, Event::SliceRepaired(_));
+        }
+        self.hand_off(at, node, event);
+    }
+
+    /// A member has answered a batch or a page.
+    pub(super) fn on_handoff(&mut self, at: usize, node: NodeId, heard: &Heard) {
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let hints = &mut member.hints[at];
+        let owed = &mut hints.owed[node.index()];
+        let written = matches!(heard, Heard::Written);
+        match std::mem::replace(&mut owed.flight, Flight::Nothing) {
+            Flight::Batch { hints: batch, .. } if written => {
+                owed.flight = Flight::Forgetting;
+                self.pen
+                    .counters
+                    .add(Metric::HintsReplayed, batch.len() as u64);
+                let log = Rc::clone(&hints.log);
+                spawn(&self.rt, &self.arrivals, (at, node), async move {
+                    let bytes = batch.iter().map(Hint::bytes).sum();
+                    let forgotten = log.forget(node, &batch).await;
+                    News::Forgotten(forgotten.is_ok().then_some(bytes))
+                });
+            }
+            Flight::Page { slice, resume, .. } if written => match resume {
+                Some(after) => {
+                    owed.flight = Flight::Reading;
+                    self.read_slice(at, node, slice, Some(after));
+                }
+                None => self.end_flight(at, node, Event::SliceRepaired(slice)),
+            },
+            Flight::Batch { .. } | Flight::Page { .. } => self.end_flight(at, node, Event::Failed),
+            // Its time was over before it came.
+            other => owed.flight = other,
+        }
+    }
+}
+
+impl Flight {
+    fn is_overdue(&self, now: Instant) -> bool {
+        match self {
+            Flight::Batch { since, .. } | Flight::Page { since, .. } => {
+                now.since(*since) >= HANDOFF_PATIENCE
+            }
+            Flight::Nothing | Flight::Reading | Flight::Forgetting => false,
+        }
+    }
+}
+
+/// Runs a task whose news come back to the loop.
+fn spawn(
+    rt: &Rt,
+    arrivals: &Rc<Arrivals>,
+    (at, node): (usize, NodeId),
+    task: impl Future<Output = News> + 'static,
+) {
+    let arrivals = Rc::clone(arrivals);
+    rt.spawn(async move {
+        let news = task.await;
+        arrivals.push(Asker::Handoff { at, node }, Reply::Handoff(news));
+    });
 }

@@ -43,11 +43,17 @@ pub(crate) enum Metric {
     RejectedOverload,
     /// Requests handed to another core.
     Forwarded,
-    /// Writes a replica has missed and nobody keeps for it.
+    /// Rows a replica has missed and this node keeps for it; sent to it since; not kept, so that their slices must
+    /// be repaired.
+    HintsKept,
+    HintsReplayed,
     HintsDropped,
+    /// Waiting now.
+    HintBytes,
+    DirtySlices,
 }
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 30] = [
     "writes",
     "reads",
     "batches",
@@ -73,7 +79,11 @@ const NAMES: [&str; 26] = [
     "bad_requests",
     "rejected_overload",
     "forwarded",
+    "hints_kept",
+    "hints_replayed",
     "hints_dropped",
+    "hint_bytes",
+    "dirty_slices",
 ];
 
 /// Values of every [`Metric`]: of one core, or summed.
@@ -157,7 +167,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("\"forwarded\":14,\"hints_dropped\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
+            text.ends_with("\"forwarded\":14,\"hints_kept\":0,\"hints_replayed\":0,\"hints_dropped\":0,\"hint_bytes\":0,\"dirty_slices\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
             "{text}"
         );
     }

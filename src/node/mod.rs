@@ -74,6 +74,8 @@ use self::barrier::{all_open, tell_others};
 use self::cluster::Cluster;
 use self::coordinate::Member;
 use self::core::Core;
+use self::handoff::ShardHints;
+use self::hint_log::HintLog;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
 use self::peers::Identity;
@@ -163,6 +165,11 @@ pub async fn run(
         // Whatever this core has left undone, the others need not wait for it.
         tell_others(&rt, &mut router.port, || Kind::Drained);
     }
+    if let Some(member) = &router.member {
+        for hints in &member.hints {
+            hints.log().close().await;
+        }
+    }
     for store in router.stores.drain(..) {
         store.close().await;
     }
@@ -198,13 +205,13 @@ async fn open_shards(
 ) -> Result<Started, NodeError> {
     let mut started = Started::default();
     for shard in router.owners.shards_of(rt.core()) {
-        let options = Options {
+        let own = Options {
             shard,
             ..options.clone()
         };
         let shared = Rc::clone(&router.shared);
         let (store, opened) =
-            Store::open(rt, options, &shared)
+            Store::open(rt, own, &shared)
                 .await
                 .map_err(|error| NodeError::Open {
                     shard,
@@ -221,8 +228,33 @@ async fn open_shards(
         started.wal_entries += opened.wal_entries;
         started.wal_time += opened.wal_time;
         router.add_store(store, opened.max_version);
+        open_hints(rt, router, options, shard).await?;
     }
     Ok(started)
+}
+
+/// Opens what this shard owes to other members.
+async fn open_hints(
+    rt: &Rt,
+    router: &mut Router,
+    options: &Options,
+    shard: u16,
+) -> Result<(), NodeError> {
+    let (shards, log) = (router.owners.shards(), Rc::clone(&router.log));
+    let Some(member) = &mut router.member else {
+        return Ok(());
+    };
+    let members = member.facts.topology.members().iter();
+    let names: Vec<String> = members.map(|member| member.name.clone()).collect();
+    let (dir, node) = (&options.dir, options.node_uuid);
+    let opened = HintLog::open(rt, dir, shard, node, &names, log).await;
+    let (hints, pending) = opened.map_err(|error| NodeError::Open {
+        shard,
+        why: error.0,
+        kind: error.1,
+    })?;
+    member.hints.push(ShardHints::new(hints, &pending, shards));
+    Ok(())
 }
 
 impl Started {

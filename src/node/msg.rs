@@ -15,6 +15,7 @@ use crate::store::{Page, ScanRange};
 
 use super::Started;
 use super::failure::Failure;
+use super::handoff::News;
 use super::metrics::Snapshot;
 use super::served::HandOver;
 
@@ -90,4 +91,6 @@ pub(crate) enum Reply {
         page: Result<Page, Failure>,
     },
     Snapshot(Box<Snapshot>),
+    /// Of a task of the same core, for what is owed to a member.
+    Handoff(News),
 }

@@ -140,9 +140,8 @@ pub(crate) enum What {
     Repair,
     /// A page for this stream of a scan.
     Page(usize),
-    /// A batch of hints, or a slice being repaired.
-    #[allow(dead_code)]
-    Handoff,
+    /// A batch of hints, or a page of a slice being repaired, of this shard of ours.
+    Handoff(usize),
 }
 
 /// One answer.

@@ -387,6 +387,10 @@ impl Router {
         let (hits, misses) = self.shared.cache_stats();
         snapshot.add(Metric::CacheHits, hits);
         snapshot.add(Metric::CacheMisses, misses);
+        for hints in self.member.iter().flat_map(|member| &member.hints) {
+            snapshot.add(Metric::HintBytes, hints.pending());
+            snapshot.add(Metric::DirtySlices, hints.dirty());
+        }
         snapshot
     }
 
@@ -515,6 +519,11 @@ impl Router {
                 let done = matches!(reply, Reply::Applied(Ok(())));
                 self.on_own_repair(ticket, done);
             }
+            Asker::Handoff { at, node } => {
+                if let Reply::Handoff(news) = reply {
+                    self.on_news(at, node, news);
+                }
+            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
@@ -541,6 +550,8 @@ impl Router {
         }
         match reply {
             Reply::Applied(outcome) => self.gathered(ticket, outcome),
+            // Comes to `Asker::Handoff` only.
+            Reply::Handoff(_) => {}
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),
