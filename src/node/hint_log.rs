@@ -238,11 +238,8 @@ impl HintLog {
         Ok(hints)
     }
 
-    /// The target has these. Once this has returned they are gone for good; after an error some may come again.
+    /// The target has these (one at least). Once this has returned they are gone for good; after an error some may come again.
     pub async fn forget(self: &Rc<Self>, target: NodeId, hints: &[Hint]) -> Result<(), Refused> {
-        if hints.is_empty() {
-            return Ok(());
-        }
         let tag = self.tag(target);
         let rows: Vec<Vec<u8>> = hints.iter().map(|hint| hint.row(tag)).collect();
         let graves = rows.iter().map(|row| unstamped(row, State::Deleted));
