@@ -12,6 +12,7 @@
 //!
 //! What it does not do: more than one shard, HTTP, more than one node.
 
+pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod plan;

@@ -1,0 +1,113 @@
+//! What all parts of one story write down: operations for the checker, steps for people, sums for the tests.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::VecDeque;
+
+use super::super::history::Record;
+use super::super::ledger::Violation;
+use crate::base::time::Instant;
+
+/// Steps that a failure tells.
+const STEPS_KEPT: usize = 60;
+
+/// What a story consisted of: tests use it to show that they tested something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Writes acknowledged, refused for sure, and neither. Each key of a batch counts.
+    pub acked: u64,
+    pub not_applied: u64,
+    pub unknown: u64,
+    pub gets: u64,
+    pub scans: u64,
+    /// Reads that got an error, or no answer.
+    pub unread: u64,
+    /// Faults that took place: directions cut, SIGKILLs, power losses, orderly stops, wall clocks set.
+    pub cuts: u64,
+    pub kills: u64,
+    pub crashes: u64,
+    pub stops: u64,
+    pub skews: u64,
+    /// Answers 507: the disk was full.
+    pub full: u64,
+    /// Nodes that ended of their own accord because their disk failed.
+    pub failures: u64,
+    /// Hash of the whole history.
+    pub trace: u64,
+}
+
+impl Report {
+    /// Sums up; traces are not summed.
+    pub fn add(&mut self, other: &Report) {
+        self.acked += other.acked;
+        self.not_applied += other.not_applied;
+        self.unknown += other.unknown;
+        self.gets += other.gets;
+        self.scans += other.scans;
+        self.unread += other.unread;
+        self.cuts += other.cuts;
+        self.kills += other.kills;
+        self.crashes += other.crashes;
+        self.stops += other.stops;
+        self.skews += other.skews;
+        self.full += other.full;
+        self.failures += other.failures;
+    }
+}
+
+/// One per story, shared by its clients and its town.
+#[derive(Default)]
+pub(super) struct Book {
+    records: RefCell<Vec<Record>>,
+    steps: RefCell<VecDeque<String>>,
+    sums: RefCell<Report>,
+    broken: RefCell<Option<Violation>>,
+    last_value: Cell<u64>,
+    /// Clients that have not finished.
+    pub(super) busy: Cell<usize>,
+}
+
+impl Book {
+    pub(super) fn record(&self, record: Record) {
+        self.step(record.complete, &record.to_string());
+        self.records.borrow_mut().push(record);
+    }
+
+    pub(super) fn records(&self) -> Ref<'_, [Record]> {
+        Ref::map(self.records.borrow(), Vec::as_slice)
+    }
+
+    pub(super) fn step(&self, now: Instant, text: &str) {
+        let mut steps = self.steps.borrow_mut();
+        if steps.len() == STEPS_KEPT {
+            steps.pop_front();
+        }
+        steps.push_back(format!("  {:>9} us  {text}\n", now.0 / 1_000));
+    }
+
+    pub(super) fn steps(&self) -> String {
+        self.steps.borrow().iter().map(String::as_str).collect()
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut Report)) {
+        count(&mut self.sums.borrow_mut());
+    }
+
+    pub(super) fn sums(&self) -> Report {
+        *self.sums.borrow()
+    }
+
+    /// A promise was broken before the checker has even looked; the first one is told.
+    pub(super) fn broken(&self, text: String) {
+        self.broken.borrow_mut().get_or_insert(Violation(text));
+    }
+
+    pub(super) fn verdict(&self) -> Result<(), Violation> {
+        self.broken.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// A number for a value, never given before.
+    pub(super) fn next_value(&self) -> u64 {
+        self.last_value.set(self.last_value.get() + 1);
+        self.last_value.get()
+    }
+}
