@@ -1,14 +1,13 @@
 //! What all parts of one story write down: operations for the checker, steps for people, sums for the tests.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::VecDeque;
 
 use super::super::history::Record;
 use super::super::ledger::Violation;
 use crate::base::time::Instant;
 
 /// Steps that a failure tells.
-const STEPS_KEPT: usize = 60;
+const STEPS_TOLD: usize = 80;
 
 /// What a story consisted of: tests use it to show that they tested something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,11 +53,18 @@ impl Report {
     }
 }
 
+struct Step {
+    now: Instant,
+    /// Of an operation.
+    key: Option<u16>,
+    text: String,
+}
+
 /// One per story, shared by its clients and its town.
 #[derive(Default)]
 pub(super) struct Book {
     records: RefCell<Vec<Record>>,
-    steps: RefCell<VecDeque<String>>,
+    steps: RefCell<Vec<Step>>,
     sums: RefCell<Report>,
     broken: RefCell<Option<Violation>>,
     last_value: Cell<u64>,
@@ -68,7 +74,8 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn record(&self, record: Record) {
-        self.step(record.complete, &record.to_string());
+        let (key, text) = (Some(record.key), record.to_string());
+        self.note(record.complete, key, text);
         self.records.borrow_mut().push(record);
     }
 
@@ -77,15 +84,22 @@ impl Book {
     }
 
     pub(super) fn step(&self, now: Instant, text: &str) {
-        let mut steps = self.steps.borrow_mut();
-        if steps.len() == STEPS_KEPT {
-            steps.pop_front();
-        }
-        steps.push_back(format!("  {:>9} us  {text}\n", now.0 / 1_000));
+        self.note(now, None, text.to_owned());
     }
 
-    pub(super) fn steps(&self) -> String {
-        self.steps.borrow().iter().map(String::as_str).collect()
+    fn note(&self, now: Instant, key: Option<u16>, text: String) {
+        let step = Step { now, key, text };
+        self.steps.borrow_mut().push(step);
+    }
+
+    /// The last steps, of all operations those on `key` alone if one is given.
+    pub(super) fn steps(&self, key: Option<u16>) -> String {
+        let steps = self.steps.borrow();
+        let wanted = |step: &&Step| key.is_none() || step.key.is_none() || step.key == key;
+        let told: Vec<&Step> = steps.iter().filter(wanted).collect();
+        let told = &told[told.len().saturating_sub(STEPS_TOLD)..];
+        let line = |step: &&Step| format!("  {:>9} us  {}\n", step.now.0 / 1_000, step.text);
+        told.iter().map(line).collect()
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut Report)) {

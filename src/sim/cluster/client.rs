@@ -137,9 +137,11 @@ impl Client {
         for (asking, (reply, complete)) in burst.iter().zip(replies) {
             match self.note(asking, invoke, complete, &reply) {
                 Ok(done) => well &= done,
-                Err(what) => self
-                    .book
-                    .broken(format!("node {node}, {asking:?}: {what}: {reply:?}")),
+                Err(what) => {
+                    let reply = show(&reply);
+                    let text = format!("node {node}, {asking:?}: {what}: {reply}");
+                    self.book.broken(text);
+                }
             }
         }
         well

@@ -41,6 +41,8 @@ use crate::node::cluster::Level;
 const TICK: Duration = Duration::from_millis(10);
 /// All nodes that nothing disturbs serve by then.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// Nodes that run know each other by then.
+const MEET_WITHIN: Duration = Duration::from_secs(5);
 /// All clients have finished by then.
 const WORKS_WITHIN: Duration = Duration::from_secs(600);
 /// What was kept for others has reached them by then.
@@ -53,21 +55,27 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let book = Rc::new(Book::default());
     let plan = Rc::new(plan.clone());
     let mut town = Town::new(&plan, &book);
-    let told = tell(&mut town, &plan, &book);
-    let mut report = book.sums();
-    report.trace = town.world.trace();
-    match told {
-        Ok(()) => Ok(report),
-        Err(Violation(what)) => Err(Violation(format!(
-            "SEED={}: {what}\n{plan:?}\nlast steps:\n{}",
-            plan.seed,
-            book.steps()
-        ))),
-    }
+    let lived = live(&mut town, &plan, &book);
+    let (key, what) = match (lived, history::check(&book.records(), &plan.rules())) {
+        (Ok(()), Ok(())) => {
+            let mut report = book.sums();
+            report.trace = town.world.trace();
+            return Ok(report);
+        }
+        (Err(violation), _) => (None, violation.0),
+        (Ok(()), Err(found)) => (
+            Some(found.key),
+            format!("key {}: {}", found.key, found.text),
+        ),
+    };
+    let steps = book.steps(key);
+    let text = format!("SEED={}: {what}\n{plan:?}\nlast steps:\n{steps}", plan.seed);
+    Err(Violation(text))
 }
 
-fn tell(town: &mut Town, plan: &Rc<Plan>, book: &Rc<Book>) -> Result<(), Violation> {
+fn live(town: &mut Town, plan: &Rc<Plan>, book: &Rc<Book>) -> Result<(), Violation> {
     until_whole(town)?;
+    town.world.run_for(MEET_WITHIN);
     for id in 0..plan.clients {
         let rt = town.world.boot(machine(id), 1).remove(0);
         rt.spawn(Client::new(&rt, id, plan, book).work());
@@ -83,8 +91,7 @@ fn tell(town: &mut Town, plan: &Rc<Plan>, book: &Rc<Book>) -> Result<(), Violati
     book.busy.set(1);
     let auditor = Client::new(&rt, plan.clients, plan, book);
     rt.spawn(audit(auditor, Rc::clone(plan), Rc::clone(book)));
-    until_idle(town, book, |_| {})?;
-    history::check(&book.records(), &plan.rules())
+    until_idle(town, book, |_| {})
 }
 
 fn until_whole(town: &mut Town) -> Result<(), Violation> {
