@@ -75,7 +75,7 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
 
 fn live(town: &mut Town, plan: &Rc<Plan>, book: &Rc<Book>) -> Result<(), Violation> {
     until_whole(town)?;
-    town.world.run_for(MEET_WITHIN);
+    pass(town, MEET_WITHIN)?;
     for id in 0..plan.clients {
         let rt = town.world.boot(machine(id), 1).remove(0);
         rt.spawn(Client::new(&rt, id, plan, book).work());
@@ -84,9 +84,8 @@ fn live(town: &mut Town, plan: &Rc<Plan>, book: &Rc<Book>) -> Result<(), Violati
     let mut nemesis = Nemesis::new(plan);
     until_idle(town, book, |town| nemesis.act(town, book))?;
     town.heal();
+    pass(town, HEALS_WITHIN)?;
     until_whole(town)?;
-    town.world.run_for(HEALS_WITHIN);
-    town.tend()?;
     let rt = town.world.boot(machine(plan.clients), 1).remove(0);
     book.busy.set(1);
     let auditor = Client::new(&rt, plan.clients, plan, book);
@@ -100,6 +99,16 @@ fn until_whole(town: &mut Town) -> Result<(), Violation> {
         if town.world.now() > until {
             return Err(Violation("not all nodes start".to_owned()));
         }
+        town.world.run_for(TICK);
+        town.tend()?;
+    }
+    Ok(())
+}
+
+/// Lets time pass.
+fn pass(town: &mut Town, span: Duration) -> Result<(), Violation> {
+    let until = town.world.now() + span;
+    while town.world.now() < until {
         town.world.run_for(TICK);
         town.tend()?;
     }

@@ -113,7 +113,10 @@ impl Nemesis {
             Act::CutOff => town.names().filter(|other| *other != node).collect(),
             // Now and then a client loses its way, and not the node.
             _ if self.rng.u8(..8) == 0 => vec![client::machine(self.rng.u16(..self.clients))],
-            _ => vec![self.rng.u16(town.names())],
+            _ => {
+                let others: Vec<u16> = town.names().filter(|other| *other != node).collect();
+                self.rng.choice(others).into_iter().collect()
+            }
         };
         for other in others {
             let (from, to) = match self.rng.bool() {

@@ -6,9 +6,6 @@
 //!                      └── tend looks at each ──────────────────┘  a node that ends without a reason, or does not
 //!                                                                  end when it should, has broken a promise
 //! ```
-//!
-//! After an error of its disk a node comes back only through a power loss: what a failed sync has left in the cache
-//! is not decided before.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -51,10 +48,7 @@ struct Node {
     announced: Rc<Cell<bool>>,
     /// How its cores ended.
     ends: Ends,
-    /// Its disk is too small, or will fail.
-    cramped: bool,
-    failing: bool,
-    /// One of both was so during this life.
+    /// During this life its disk was too small, or to fail: it may give up.
     excused: bool,
 }
 
@@ -74,8 +68,6 @@ impl Town {
             ending_since: None,
             announced: Rc::default(),
             ends: Rc::default(),
-            cramped: false,
-            failing: false,
             excused: false,
         };
         let mut town = Town {
@@ -119,7 +111,8 @@ impl Town {
 
     fn boot(&mut self, node: u16) {
         if self.rng.u8(..4) > 0 {
-            self.heal_disk(node);
+            self.disk(node).heal();
+            self.node_mut(node).excused = false;
         }
         let cores = self.rng.usize(1..=self.plan.cores_max);
         self.step(&format!("node {node} starts on {cores} cores"));
@@ -143,7 +136,6 @@ impl Town {
         fresh.ending_since = None;
         fresh.announced = announced;
         fresh.ends = ends;
-        fresh.excused = fresh.cramped || fresh.failing;
     }
 
     fn config(&self, node: u16) -> Config {
@@ -245,8 +237,7 @@ impl Town {
 
     /// Its process is gone, with the power or without.
     pub(super) fn end(&mut self, node: u16, power_lost: bool) {
-        let of = self.node_mut(node);
-        match power_lost || of.failing {
+        match power_lost {
             true => self.world.crash(node),
             false => self.world.kill(node),
         }
@@ -276,7 +267,6 @@ impl Town {
     pub(super) fn cramp_disk(&mut self, node: u16, free_bytes: u64) {
         let used: u64 = self.disk(node).files().iter().map(|file| file.1).sum();
         self.disk(node).set_capacity(used + free_bytes);
-        self.node_mut(node).cramped = true;
         self.node_mut(node).excused = true;
     }
 
@@ -288,36 +278,23 @@ impl Town {
             true => disk.fail_from(at, Fault::Io),
             false => disk.fail_at(at, Fault::Io),
         }
-        self.node_mut(node).failing = true;
         self.node_mut(node).excused = true;
     }
 
-    /// The disk is well again; what its faults have done to the process stays done.
-    fn heal_disk(&mut self, node: u16) {
-        self.disk(node).heal();
-        self.node_mut(node).cramped = false;
-        self.node_mut(node).failing = false;
-    }
-
-    /// Gives every disk room again; those that fail stay as they are until their node starts again.
-    pub(super) fn make_room(&mut self) {
+    /// Every disk has room again.
+    pub(super) fn make_room(&self) {
         for node in self.names() {
-            if self.node(node).cramped && !self.node(node).failing {
-                self.disk(node).heal();
-            }
+            self.disk(node).set_capacity(u64::MAX);
         }
     }
 
-    /// Nothing goes wrong from here on. A node whose disk has failed is started again.
-    pub(super) fn heal(&mut self) {
+    /// Nothing goes wrong from here on.
+    pub(super) fn heal(&self) {
         self.step("all is healed");
         self.world.heal();
         for node in self.names() {
             self.world.set_skew_ms(node, 0);
-            if self.node(node).failing && self.node(node).down_until.is_none() {
-                self.end(node, true);
-            }
-            self.heal_disk(node);
+            self.disk(node).heal();
         }
     }
 }
