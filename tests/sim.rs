@@ -1,4 +1,5 @@
-//! The simulator's seeds: the real store on a disk that crashes, tears, fills up and fails.
+//! The simulator's seeds: the real store on a disk that crashes, tears, fills up and fails; and whole clusters of
+//! nodes whose network, clocks, disks and processes do the same.
 //!
 //! A failure prints `SEED=n cargo test --test sim <name>`, and with `SEED` set only that seed is run.
 //! `SIM_SEEDS=n` runs so many seeds instead of the usual number (for a night).
@@ -8,18 +9,40 @@
     reason = "seeds and sums are told on the terminal, whatever else a panic says"
 )]
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kvstore::base::planted::{self, BUGS, Bug};
 use kvstore::rt::sim::disk::{Fault, Op};
+use kvstore::sim::cluster;
 use kvstore::sim::ledger::Violation;
 use kvstore::sim::plan::Plan;
 use kvstore::sim::story::{self, Report};
 
+/// Most nodes of a simulated cluster.
+const NODES_MAX: u16 = 5;
+
+/// Reports add up.
+trait Sum: Default + Debug {
+    fn add_report(&mut self, other: &Self);
+}
+
+impl Sum for Report {
+    fn add_report(&mut self, other: &Self) {
+        self.add(other);
+    }
+}
+
+impl Sum for cluster::Report {
+    fn add_report(&mut self, other: &Self) {
+        self.add(other);
+    }
+}
+
 /// Tells one story per seed and adds the reports up.
-fn told(name: &str, usual: u64, story: impl Fn(u64) -> Result<Report, Violation>) -> Report {
-    let mut sum = Report::default();
+fn told<R: Sum>(name: &str, usual: u64, story: impl Fn(u64) -> Result<R, Violation>) -> R {
+    let mut sum = R::default();
     for seed in seeds(usual) {
         let outcome = catch_unwind(AssertUnwindSafe(|| story(seed)));
         let report = match outcome {
@@ -35,7 +58,7 @@ fn told(name: &str, usual: u64, story: impl Fn(u64) -> Result<Report, Violation>
                 std::panic::resume_unwind(panic);
             }
         };
-        sum.add(&report);
+        sum.add_report(&report);
     }
     eprintln!("{name}: {sum:?}");
     sum
@@ -75,6 +98,11 @@ fn same_seed_same_history() {
     for seed in 0..50 {
         let first = model_of(seed).expect("the model test tells more");
         let again = model_of(seed).expect("the model test tells more");
+        assert_eq!(first, again, "seed {seed}");
+    }
+    for seed in 0..20 {
+        let first = cluster_of(seed).expect("the cluster test tells more");
+        let again = cluster_of(seed).expect("the cluster test tells more");
         assert_eq!(first, again, "seed {seed}");
     }
 }
@@ -194,6 +222,54 @@ fn hurt(op: u64, violation: &Violation) -> Violation {
     Violation(format!("hurt at operation {op}: {}", violation.0))
 }
 
+#[test]
+fn cluster() {
+    let sum = told("cluster", 300, cluster_of);
+    if is_full() {
+        let cluster::Report {
+            acked,
+            not_applied,
+            unknown,
+            gets,
+            scans,
+            unread,
+            cuts,
+            kills,
+            crashes,
+            stops,
+            skews,
+            full,
+            failures,
+            ..
+        } = sum;
+        assert!(acked > 10_000 && gets > 10_000 && scans > 1_000, "{sum:?}");
+        for count in [not_applied, unknown, unread, full, failures] {
+            assert!(count > 20, "{sum:?}");
+        }
+        for count in [kills, crashes, stops, skews] {
+            assert!(count > 50, "{sum:?}");
+        }
+        assert!(cuts > 50 || NODES_MAX == 1, "{sum:?}");
+    }
+}
+
+fn cluster_of(seed: u64) -> Result<cluster::Report, Violation> {
+    cluster::run(&cluster::plan::Plan::draw(seed, NODES_MAX))
+}
+
+/// A node that loses or forgets what it has acknowledged is seen from outside too.
+#[test]
+fn planted_bugs_are_caught_by_clients() {
+    for bug in [Bug::AckBeforeSync, Bug::ReplaySkips] {
+        planted::plant(Some(bug));
+        let caught = first_to_see(cluster_of);
+        planted::plant(None);
+        let caught = caught.unwrap_or_else(|| panic!("no client sees {bug:?}"));
+        let line = caught.lines().next().unwrap_or_default();
+        eprintln!("{bug:?} is caught {line}");
+    }
+}
+
 /// Each deliberate bug must be seen by one of the stories above, soon.
 #[test]
 fn planted_bugs_are_caught() {
@@ -235,7 +311,7 @@ fn forgotten_syncs_are_caught() {
 }
 
 /// The first of a few hundred seeds whose story does not end well, and what it saw.
-fn first_to_see(story: impl Fn(u64) -> Result<Report, Violation>) -> Option<String> {
+fn first_to_see<R>(story: impl Fn(u64) -> Result<R, Violation>) -> Option<String> {
     (0..400).find_map(
         |seed| match catch_unwind(AssertUnwindSafe(|| story(seed))) {
             Ok(Ok(_)) => None,

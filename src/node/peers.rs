@@ -309,6 +309,10 @@ impl Peers {
             Ok(token) => token,
             Err(error) => return self.failed(spot, now, &error.to_string()),
         };
+        if let Err(error) = net.set_interest(token, true, true) {
+            net.close(token);
+            return self.failed(spot, now, &error.to_string());
+        }
         let nonce = self.rt.entropy();
         let core = if self.peers[spot.node.index()].shards == 0 {
             self.rt.core() as u16
