@@ -146,7 +146,7 @@ impl Failure {
                 return (
                     Status::ServiceUnavailable,
                     "unavailable",
-                    format!("{answered} of the {needed} replicas needed can be read").into(),
+                    format!("too few replicas can be read: {answered} of {needed} answered").into(),
                 );
             }
             Failure::TimedOut { answered, needed } => {
