@@ -18,6 +18,8 @@ mod client;
 #[expect(dead_code, reason = "starts that fail and stops: tests/node looks at")]
 mod process;
 
+mod history;
+mod load;
 mod quorum;
 mod strangers;
 mod together;
