@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::answer::{Answer, Form};
 use super::arrivals::Asker;
@@ -22,9 +21,8 @@ use super::failure::Failure;
 use super::metrics::Metric;
 use super::msg::{Kind, Msg, Reply};
 use super::pipeline::Slot;
-use super::replica;
 use super::route::{Place, Router};
-use super::served::{Ended, Guest, HandOver, Served};
+use super::served::{HandOver, Served};
 use super::turn::{Fate, Turn};
 use super::{Announce, Started};
 use crate::base::hash::Map;
@@ -42,24 +40,22 @@ use crate::store::completions::Done;
 const ACCEPTS_PER_TURN: usize = 64;
 /// The clock is looked at once per so many connections served, and messages: one look costs some 25 ns.
 const LOOKS_PER_CLOCK: usize = 4;
-/// A link on which a member has sent nothing for so long, not even a heartbeat, is dead.
-const SERVED_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The shared out buffer keeps at most this much memory between turns.
 const OUT_BYTES_KEPT: usize = 1 << 20;
 
 /// Everything one core serves with. One per core.
 pub(crate) struct Core<'r> {
-    rt: Rt,
-    net: Net,
-    router: &'r mut Router,
-    conns: Map<Token, Box<Conn>>,
+    pub(super) rt: Rt,
+    pub(super) net: Net,
+    pub(super) router: &'r mut Router,
+    pub(super) conns: Map<Token, Box<Conn>>,
     /// Sum of what the connections hold ([`Conn::held_bytes`]).
     held_bytes: usize,
     /// Links that other members have dialled.
-    served: Map<Token, Served>,
+    pub(super) served: Map<Token, Served>,
     host_names: Vec<String>,
     /// Read buffer, shared by all connections.
-    input: Box<[u8]>,
+    pub(super) input: Box<[u8]>,
     /// Answers of the connection being served.
     out: Vec<u8>,
     spares: Vec<VecDeque<Slot>>,
@@ -71,7 +67,7 @@ pub(crate) struct Core<'r> {
     touched: Vec<Token>,
     events: Vec<Event>,
     /// When this turn began: near enough for deadlines, and a clock read per request saved.
-    now: Instant,
+    pub(super) now: Instant,
     /// When some connection may be overdue.
     sweep_at: Option<Instant>,
     /// Accepting is paused until then.
@@ -210,97 +206,6 @@ impl<'r> Core<'r> {
         Ok(worked)
     }
 
-    fn on_ready(&mut self, token: Token, readable: bool, writable: bool) {
-        if self.conns.contains_key(&token) || self.router.member.is_none() {
-            return self.serve_one(token, |conn, turn, input| {
-                conn.on_ready(turn, input, readable, writable)
-            });
-        }
-        if self.served.contains_key(&token) {
-            self.serve_peer(token, readable);
-        } else if let Some(member) = &mut self.router.member {
-            let ready = (readable, writable);
-            member
-                .peers
-                .on_ready(&mut self.net, token, &mut self.input, ready);
-        }
-    }
-
-    fn serve_peer(&mut self, token: Token, readable: bool) {
-        let Some(served) = self.served.get_mut(&token) else {
-            return;
-        };
-        let ended = served.on_ready(&mut self.net, self.router, &mut self.input, readable);
-        if let Err(ended) = ended {
-            self.end_served(token, &ended);
-        }
-    }
-
-    /// A member's connection is to be served here.
-    fn welcome(&mut self, token: Token, guest: Guest) {
-        let mut served = Served::new(token, guest, self.router.secret(), self.now);
-        let begun = served.begin(&mut self.net, self.router);
-        self.served.insert(token, served);
-        if let Err(ended) = begun {
-            self.end_served(token, &ended);
-        }
-    }
-
-    fn end_served(&mut self, token: Token, ended: &Ended) {
-        self.net.close(token);
-        if let Some(served) = self.served.remove(&token) {
-            let line = format!("link of peer {}: {}", served.name(), ended.0);
-            let log = &*self.router.log;
-            self.router.grumble.tell(log, self.now, &line, &line);
-        }
-    }
-
-    /// Answers and requests to other members leave: one write per link.
-    fn send_to_peers(&mut self) {
-        let mut answers = std::mem::take(&mut self.router.peer_answers);
-        let mut touched: Vec<Token> = Vec::new();
-        for (job, digest, reply) in answers.drain(..) {
-            if let Some(served) = self.served.get_mut(&job.token) {
-                replica::tell(&reply, digest, |message| served.answer(job.id, message));
-                touched.push(job.token);
-            }
-        }
-        self.router.peer_answers = answers;
-        touched.sort_unstable();
-        touched.dedup();
-        for token in touched {
-            let sent = self
-                .served
-                .get_mut(&token)
-                .map(|served| served.push_out(&mut self.net));
-            if let Some(Err(ended)) = sent {
-                self.end_served(token, &ended);
-            }
-        }
-        if let Some(member) = &mut self.router.member {
-            member.peers.flush(&mut self.net);
-        }
-    }
-
-    /// Deadlines, heartbeats and silence of members.
-    fn look_at_members(&mut self) {
-        self.router.look_at_dues();
-        let Some(member) = &mut self.router.member else {
-            return;
-        };
-        if member.peers.wake_at() > self.now {
-            return;
-        }
-        member.peers.tick(&mut self.net);
-        self.router.look_at_handoffs();
-        let silent = |served: &Served| self.now.since(served.heard) > SERVED_SILENCE_MAX;
-        let gone = self.served.iter().filter(|(_, served)| silent(served));
-        let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
-        for token in gone {
-            self.end_served(token, &Ended("it is silent".to_owned()));
-        }
-    }
-
     /// Messages, finished writes and finished tasks.
     fn take_mail(&mut self) -> bool {
         self.router.port.receive(&mut self.messages);
@@ -390,7 +295,7 @@ impl<'r> Core<'r> {
     }
 
     /// Lends the core to one connection, and buries it when that is its end.
-    fn serve_one(
+    pub(super) fn serve_one(
         &mut self,
         token: Token,
         serve: impl FnOnce(&mut Conn, &mut Turn<'_>, &mut [u8]) -> Fate,
@@ -448,21 +353,6 @@ impl<'r> Core<'r> {
                 self.count_connections();
                 self.hand_over(token, guest);
             }
-        }
-    }
-
-    /// A connection turns out to be a member's, for one of our cores.
-    fn hand_over(&mut self, token: Token, guest: Option<(usize, Guest)>) {
-        match guest {
-            Some((core, guest)) if core == self.rt.core() => self.welcome(token, guest),
-            Some((core, guest)) => match self.net.detach(token) {
-                Ok(connection) => {
-                    let parcel = HandOver { connection, guest };
-                    self.router.port.send(core, Msg(Kind::HandOver(parcel)));
-                }
-                Err(_) => self.net.close(token),
-            },
-            None => self.net.close(token),
         }
     }
 

@@ -121,53 +121,46 @@ pub(crate) struct Problem<'a> {
 
 impl Failure {
     fn words(self) -> (Status, &'static str, Cow<'static, str>) {
-        let (status, code, text) = match self {
-            Failure::NotApplied { alive, needed } => {
-                return (
-                    Status::ServiceUnavailable,
-                    "unavailable",
-                    format!(
-                        "{alive} of the {needed} replicas needed can be reached; nothing was done; outcome: not_applied"
-                    )
+        match self {
+            Failure::NotApplied { alive, needed } => (
+                Status::ServiceUnavailable,
+                "unavailable",
+                format!("{alive} of the {needed} replicas needed can be reached; nothing was done; outcome: not_applied")
                     .into(),
-                );
-            }
-            Failure::Uncertain { acks, needed } => {
-                return (
-                    Status::ServiceUnavailable,
-                    "uncertain",
-                    format!(
-                        "{acks} of the {needed} replicas needed have confirmed; it may be kept; outcome: unknown"
-                    )
+            ),
+            Failure::Uncertain { acks, needed } => (
+                Status::ServiceUnavailable,
+                "uncertain",
+                format!("{acks} of the {needed} replicas needed have confirmed; it may be kept; outcome: unknown")
                     .into(),
-                );
+            ),
+            Failure::Unavailable { answered, needed } => (
+                Status::ServiceUnavailable,
+                "unavailable",
+                format!("too few replicas can be read: {answered} of {needed} answered").into(),
+            ),
+            Failure::TimedOut { answered, needed } => (
+                Status::GatewayTimeout,
+                "timeout",
+                format!("{answered} of the {needed} replicas needed answered in time").into(),
+            ),
+            other => {
+                let (status, code, text) = other.fixed_words();
+                (status, code, text.into())
             }
-            Failure::Unavailable { answered, needed } => {
-                return (
-                    Status::ServiceUnavailable,
-                    "unavailable",
-                    format!("too few replicas can be read: {answered} of {needed} answered").into(),
-                );
-            }
-            Failure::TimedOut { answered, needed } => {
-                return (
-                    Status::GatewayTimeout,
-                    "timeout",
-                    format!("{answered} of the {needed} replicas needed answered in time").into(),
-                );
-            }
+        }
+    }
+
+    fn fixed_words(self) -> (Status, &'static str, &'static str) {
+        let unavailable = Status::ServiceUnavailable;
+        match self {
             Failure::Stale => (
                 Status::GatewayTimeout,
                 "stale",
                 "no replica that can be read has the version asked for with X-KV-After",
             ),
-            Failure::Lost => (
-                Status::ServiceUnavailable,
-                "unavailable",
-                "a replica was lost during the scan; try again",
-            ),
             Failure::Busy => (
-                Status::ServiceUnavailable,
+                unavailable,
                 "overloaded",
                 "overloaded; nothing was done, try again",
             ),
@@ -177,12 +170,12 @@ impl Failure {
                 "the disk is full or refuses writes; nothing was done, reads go on",
             ),
             Failure::Closed => (
-                Status::ServiceUnavailable,
+                unavailable,
                 "stopping",
                 "the node is stopping; nothing was done",
             ),
             Failure::Unknown => (
-                Status::ServiceUnavailable,
+                unavailable,
                 "unknown",
                 "outcome: unknown; the log failed under this write, it may or may not be kept",
             ),
@@ -191,8 +184,17 @@ impl Failure {
                 "unreadable",
                 "stored data cannot be read; see the node's log",
             ),
-        };
-        (status, code, text.into())
+            // The others count replicas and have their numbers in the text.
+            Failure::Lost
+            | Failure::NotApplied { .. }
+            | Failure::Uncertain { .. }
+            | Failure::Unavailable { .. }
+            | Failure::TimedOut { .. } => (
+                unavailable,
+                "unavailable",
+                "a replica was lost on the way; try again",
+            ),
+        }
     }
 
     /// What a client may believe of its write.

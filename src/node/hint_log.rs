@@ -171,10 +171,7 @@ impl HintLog {
         let there = match rt.list(&dir).await {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => {
-                let text = format!("{}: {error}", dir.display());
-                return Err(OpenError(text, Some(error.kind())));
-            }
+            Err(error) => return Err(cannot_open(&error)),
         };
         let hints = HintLog {
             rt: rt.clone(),
@@ -241,11 +238,8 @@ impl HintLog {
         Ok(hints)
     }
 
-    /// The target has these. Once this has returned they are gone for good; after an error some may come again.
+    /// The target has these (one at least). Once this has returned they are gone for good; after an error some may come again.
     pub async fn forget(self: &Rc<Self>, target: NodeId, hints: &[Hint]) -> Result<(), Refused> {
-        if hints.is_empty() {
-            return Ok(());
-        }
         let tag = self.tag(target);
         let rows: Vec<Vec<u8>> = hints.iter().map(|hint| hint.row(tag)).collect();
         let graves = rows.iter().map(|row| unstamped(row, State::Deleted));
@@ -371,7 +365,7 @@ impl HintLog {
 
     async fn open_store(&self) -> Result<(), OpenError> {
         let begun = self.begin().await;
-        begun.map_err(|error| OpenError(format!("hints: {error}"), Some(error.kind())))?;
+        begun.map_err(|error| cannot_open(&error))?;
         let (store, opened) = Store::open(&self.rt, self.options.clone(), &self.shared).await?;
         let mut inner = self.inner.borrow_mut();
         inner.clock.observe(opened.max_version);
@@ -495,6 +489,10 @@ impl HintLog {
             why: format!("row {} is no hint", row.escape_ascii()),
         }
     }
+}
+
+fn cannot_open(error: &io::Error) -> OpenError {
+    OpenError(format!("hints: {error}"), Some(error.kind()))
 }
 
 impl Inner {

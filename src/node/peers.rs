@@ -23,21 +23,20 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::greet;
+use super::links::{Heard, Link, Peer, Phase, Spot, What};
 use super::slots::Slots;
 use crate::base::hash::{KeyHash, Map};
 use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
 use crate::base::member::NodeId;
-use crate::base::record::{OwnedEntry, OwnedRow};
 use crate::base::time::Instant;
 use crate::cluster::PeerState;
 use crate::cluster::health::{self, Detector, PING_INTERVAL};
-use crate::cluster::read::Digest;
 use crate::http::fields;
 use crate::rt::Rt;
 use crate::rt::net::{Net, Token};
 use crate::wire::frame;
 use crate::wire::hello::Answer;
-use crate::wire::message::{Message, Why};
+use crate::wire::message::Message;
 
 /// A dial and its handshake may take this long.
 const GREETING_PATIENCE: Duration = Duration::from_secs(2);
@@ -78,70 +77,11 @@ pub(crate) struct Peers {
     log: Rc<dyn Fn(&str)>,
 }
 
-/// A link, by the peer and its core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spot {
-    node: NodeId,
-    core: u16,
-}
-
-struct Peer {
-    /// One per core of the peer; a single one while that is not known.
-    links: Vec<Link>,
-    shards: u16,
-    /// What was last told of it, so that the log gets each trouble once.
-    told: String,
-    /// It refuses us or we refuse it: settings differ.
-    mismatch: bool,
-}
-
-struct Link {
-    phase: Phase,
-    /// Frames and the handshake, `sent` bytes of which have left.
-    out: Vec<u8>,
-    sent: usize,
-    /// Bytes of an unfinished frame or head.
-    input: Vec<u8>,
-    /// Whether writability is asked for.
-    blocked: bool,
-    requests: usize,
-    failures: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Not dialled before; `None`: nobody wants it.
-    Idle(Option<Instant>),
-    Greeting {
-        token: Token,
-        since: Instant,
-        nonce: u64,
-    },
-    Open {
-        token: Token,
-        heard: Instant,
-    },
-}
-
 /// Something that was sent and not answered.
 struct Request {
     ticket: u64,
     spot: Spot,
     what: What,
-}
-
-/// What was asked of a peer, as the asker wants to be reminded of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    Ping,
-    Write,
-    Full,
-    Digest,
-    Repair,
-    /// A page for this stream of a scan.
-    Page(usize),
-    /// A batch of hints, or a page of a slice being repaired, of this shard of ours.
-    Handoff(usize),
 }
 
 /// One answer.
@@ -150,21 +90,6 @@ pub(crate) struct Arrived {
     pub node: NodeId,
     pub what: What,
     pub heard: Heard,
-}
-
-/// What a peer has said.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    Written,
-    Refused(Why),
-    Got(Option<OwnedEntry>),
-    Digest(Digest),
-    Page {
-        rows: Vec<OwnedRow>,
-        resume: Option<Box<[u8]>>,
-    },
-    /// The link ended first, or the answer made no sense: the outcome is unknown.
-    Lost,
 }
 
 /// Why nothing was sent.
@@ -661,78 +586,6 @@ impl Peers {
             let name = &self.facts.topology.members()[spot.node.index()].name;
             (self.log)(&format!("peer {name}: {why}"));
             peer.told = why.to_owned();
-        }
-    }
-}
-
-impl Peer {
-    /// The link for a key: the one of its core, else any that is open, while the right one is dialled.
-    fn core_for(&mut self, hash: Option<KeyHash>) -> Option<usize> {
-        let cores = self.links.len();
-        if let Some(hash) = hash.filter(|_| self.shards > 0) {
-            let shard = usize::from(hash.shard(self.shards));
-            let core = shard * cores / usize::from(self.shards);
-            let link = &mut self.links[core];
-            if link.is_open() {
-                return Some(core);
-            }
-            if link.phase == Phase::Idle(None) {
-                link.phase = Phase::Idle(Some(Instant(0)));
-            }
-        }
-        self.links.iter().position(Link::is_open)
-    }
-}
-
-impl Link {
-    fn new(dial_at: Option<Instant>) -> Link {
-        Link {
-            phase: Phase::Idle(dial_at),
-            out: Vec::new(),
-            sent: 0,
-            input: Vec::new(),
-            blocked: false,
-            requests: 0,
-            failures: 0,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. })
-    }
-
-    fn unsent(&self) -> usize {
-        self.out.len() - self.sent
-    }
-}
-
-impl Phase {
-    fn token(self) -> Option<Token> {
-        match self {
-            Phase::Idle(_) => None,
-            Phase::Greeting { token, .. } | Phase::Open { token, .. } => Some(token),
-        }
-    }
-}
-
-impl Heard {
-    fn of(message: Message<'_>) -> Heard {
-        match message {
-            Message::Written => Heard::Written,
-            Message::Refused { why } => Heard::Refused(why),
-            Message::Got { entry } => Heard::Got(entry.map(|entry| entry.to_owned())),
-            Message::Digest { version, sum } => Heard::Digest(Digest { version, sum }),
-            Message::Page { rows, resume } => Heard::Page {
-                rows: rows
-                    .iter()
-                    .map(|row| OwnedRow {
-                        key: row.key.into(),
-                        entry: row.entry.to_owned(),
-                    })
-                    .collect(),
-                resume: resume.map(Box::from),
-            },
-            _ => Heard::Lost,
         }
     }
 }

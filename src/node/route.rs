@@ -17,18 +17,20 @@ use std::rc::Rc;
 use super::answer::{Answer, Page as MetricsPage, Pen, Written};
 use super::arrivals::{Arrivals, Asker};
 use super::batch::Batch;
-use super::coordinate::{Client, Member, Reading, Writing};
+use super::coordinate::{Client, Member};
 use super::failure::Failure;
 use super::grumble::Grumble;
 use super::metrics::{Metric, Snapshot};
 use super::msg::{Ask, Change, Kind, Msg, Reply};
 use super::owners::Owners;
 use super::read_faults::ReadFaults;
+use super::reading::Reading;
 use super::replica::{Gather, Job};
 use super::scan_run::ScanRun;
 use super::slots::Slots;
+use super::writing::Writing;
 use crate::base::hash::KeyHash;
-use crate::base::limits::{MESH_IN_FLIGHT_MAX, READS_WAITING_MAX, SCAN_PAGE_BYTES};
+use crate::base::limits::{MESH_IN_FLIGHT_MAX, READS_WAITING_MAX};
 use crate::base::record::{Entry, OwnedEntry, OwnedRow, OwnedState, State};
 use crate::base::time::Instant;
 use crate::base::version::{Clock, ORIGIN_CORE_BITS, Version};
@@ -37,7 +39,7 @@ use crate::rt::mesh::Port;
 use crate::rt::net::Token;
 use crate::store::completions::Done;
 use crate::store::shared::Shared;
-use crate::store::{Got, Op, ScanRange, Store};
+use crate::store::{Got, Op, Store};
 
 /// Which request of which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,21 +276,6 @@ impl Router {
         }
     }
 
-    pub(super) fn read_from_disk(
-        &self,
-        store: Rc<Store>,
-        key: Box<[u8]>,
-        hash: KeyHash,
-        asker: Asker,
-    ) {
-        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
-        self.rt.spawn(async move {
-            let got = store.get_from_disk(&key, hash).await;
-            let got = got.map_err(|error| faults.tell(&error));
-            arrivals.push(asker, Reply::Got(got));
-        });
-    }
-
     /// Writes one key. `Ok`: the answer comes to `place`.
     pub(crate) fn write(
         &mut self,
@@ -379,7 +366,7 @@ impl Router {
     }
 
     /// This core's counters with those of its shards and its cache.
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.pen.counters.clone();
         for store in &self.stores {
             snapshot.add_shard(&store.stats());
@@ -392,120 +379,6 @@ impl Router {
             snapshot.add(Metric::DirtySlices, hints.dirty());
         }
         snapshot
-    }
-
-    /// Does what another core asks of our shards; its reply leaves at the end of this turn or when done.
-    pub(crate) fn on_ask(&mut self, core: usize, ticket: u64, ask: Ask) {
-        let asker = Asker::There { core, ticket };
-        match ask {
-            Ask::Get {
-                key,
-                hash,
-                needed,
-                after,
-            } => {
-                if self.reads_alone(hash, needed, after) {
-                    self.fetch(key, hash, asker);
-                } else {
-                    self.start_read(Client::Core { core, ticket }, &key, hash, needed, after);
-                }
-            }
-            Ask::Fetch { key, hash } => self.fetch(key, hash, asker),
-            Ask::Apply { shard, rows } => {
-                let ops: Vec<Op<'_>> = rows
-                    .iter()
-                    .map(|row| Op {
-                        key: &row.key,
-                        entry: row.entry.as_entry(),
-                    })
-                    .collect();
-                if let Err(failure) = self.apply(shard, &ops, asker) {
-                    self.reply(asker, Reply::Applied(Err(failure)));
-                }
-            }
-            Ask::Write {
-                shard,
-                changes,
-                needed,
-            } => {
-                let version = self.clock.stamp(self.wall_ms);
-                if self.member.is_some() {
-                    let rows = changes.into_iter().map(|change| OwnedRow {
-                        key: change.key,
-                        entry: OwnedEntry {
-                            version,
-                            state: change.state,
-                        },
-                    });
-                    let rows = rows.collect();
-                    return self.start_write(Client::Core { core, ticket }, shard, rows, needed);
-                }
-                let ops: Vec<Op<'_>> = changes
-                    .iter()
-                    .map(|change| Op {
-                        key: &change.key,
-                        entry: Entry {
-                            version,
-                            state: borrow(&change.state),
-                        },
-                    })
-                    .collect();
-                let waiting = Waiting::Foreign {
-                    core,
-                    ticket,
-                    version,
-                };
-                if let Err(failure) = self.write_local(shard, &ops, waiting) {
-                    self.reply(asker, Reply::Written(Err(failure)));
-                }
-            }
-            Ask::Scan {
-                shard,
-                range,
-                rows_max,
-            } => self.scan_local(shard, range, rows_max, asker),
-            Ask::Snapshot => {
-                let snapshot = Box::new(self.snapshot());
-                self.reply(asker, Reply::Snapshot(snapshot));
-            }
-        }
-    }
-
-    /// Reads this node's own copy of a key; the entry comes to the asker.
-    fn fetch(&mut self, key: Box<[u8]>, hash: KeyHash, asker: Asker) {
-        let shard = hash.shard(self.owners.shards());
-        let Some(store) = self.local(shard).map(Rc::clone) else {
-            return self.reply(asker, Reply::Got(Err(Failure::Closed)));
-        };
-        let got = store.get(&key, hash, |entry| entry.map(|entry| entry.to_owned()));
-        match got {
-            Ok(Got::Answer(entry)) => self.reply(asker, Reply::Got(Ok(entry))),
-            Ok(Got::Disk(_)) => self.read_from_disk(store, key, hash, asker),
-            Err(error) => {
-                let failure = self.read_faults.tell(&error);
-                self.reply(asker, Reply::Got(Err(failure)));
-            }
-        }
-    }
-
-    /// Reads one page of a shard of ours in a task.
-    pub(super) fn scan_local(
-        &mut self,
-        shard: u16,
-        range: ScanRange,
-        rows_max: usize,
-        asker: Asker,
-    ) {
-        let Some(store) = self.local(shard).map(Rc::clone) else {
-            let page = Err(Failure::Closed);
-            return self.arrivals.push(asker, Reply::Page { shard, page });
-        };
-        let (arrivals, faults) = (Rc::clone(&self.arrivals), self.read_faults.clone());
-        self.rt.spawn(async move {
-            let page = store.scan(&range, rows_max, SCAN_PAGE_BYTES).await;
-            let page = page.map_err(|error| faults.tell(&error));
-            arrivals.push(asker, Reply::Page { shard, page });
-        });
     }
 
     /// Brings a reply to whoever asked.
@@ -641,12 +514,5 @@ pub(super) fn own(state: State<'_>) -> OwnedState {
             value: value.into(),
             text,
         },
-    }
-}
-
-fn borrow(state: &OwnedState) -> State<'_> {
-    match state {
-        OwnedState::Deleted => State::Deleted,
-        OwnedState::Live { value, text } => State::Live { value, text: *text },
     }
 }

@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use super::answer::Form;
 use super::arrivals::Asker;
 use super::failure::Failure;
+use super::links::{Heard, What};
 use super::msg::Ask;
-use super::peers::{Heard, What};
 use super::route::{Place, Router, Waiting};
 use super::scan::{Progress, Scan, Sources, Stream};
 use crate::base::limits::{
