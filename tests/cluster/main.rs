@@ -20,6 +20,7 @@ mod process;
 
 mod history;
 mod load;
+mod namespaces;
 mod quorum;
 mod strangers;
 mod together;

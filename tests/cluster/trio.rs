@@ -79,13 +79,21 @@ pub(crate) fn tells(node: &Node, text: &str) {
     });
 }
 
-/// Waits until `/health` of a node says so: its status code and the word in its body.
+/// How often a node is asked for its health in a row: each connection comes to one of its cores, and each core has
+/// eyes of its own.
+pub(crate) const LOOKS: usize = 12;
+
+/// Waits until `/health` of a node says so, on all cores: its status code and the word in its body.
 pub(crate) fn is(node: &Node, code: u16, status: &str) {
     until(&format!("{status}: port {}", node.port), || {
-        let answer = node.connect().get("/health").map_err(|e| e.to_string())?;
-        let text = answer.text();
-        let so = answer.status == code && text.contains(&format!("\"status\":\"{status}\""));
-        so.then_some(()).ok_or(format!("{} {text}", answer.status))
+        for _ in 0..LOOKS {
+            let answer = node.connect().get("/health").map_err(|e| e.to_string())?;
+            let text = answer.text();
+            if answer.status != code || !text.contains(&format!("\"status\":\"{status}\"")) {
+                return Err(format!("{} {text}", answer.status));
+            }
+        }
+        Ok(())
     });
 }
 
