@@ -11,7 +11,7 @@ use kvstore::base::version::Version;
 use crate::client::{Answer, Connection};
 use crate::history::{Act, Op, Outcome, check};
 use crate::process::Node;
-use crate::trio::{Trio, get, is, until};
+use crate::trio::{Trio, get, is, log, until};
 
 const CLIENTS: usize = 6;
 const KEYS: usize = 24;
@@ -42,9 +42,13 @@ fn promises_are_kept_while_nodes_die_and_pause() {
             is(trio.node(at), 200, "degraded");
         }
         crowd.does_some();
+        let told = log(trio.node(paused)).len();
         trio.node(paused).signal("CONT");
         trio.is_whole();
         crowd.does_some();
+        // It was the one that slept, not the others that were silent.
+        let told = log(trio.node(paused)).split_off(told);
+        assert!(!told.contains("-> Down"), "{told}");
     }
     let mut history = crowd.go_home();
     let count = |what: fn(&Act) -> bool| history.iter().filter(|op| what(&op.act)).count();
