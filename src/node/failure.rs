@@ -137,7 +137,7 @@ impl Failure {
             Failure::Unavailable { answered, needed } => (
                 Status::ServiceUnavailable,
                 "unavailable",
-                format!("{answered} of the {needed} replicas needed can be read").into(),
+                format!("too few replicas can be read: {answered} of {needed} answered").into(),
             ),
             Failure::TimedOut { answered, needed } => (
                 Status::GatewayTimeout,

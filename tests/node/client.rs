@@ -36,9 +36,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(port: u16) -> io::Result<Connection> {
+        Connection::with_patience(port, PATIENCE)
+    }
+
+    /// A client that gives up on an answer after so long.
+    pub(crate) fn with_patience(port: u16, patience: Duration) -> io::Result<Connection> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Connection {
             stream,

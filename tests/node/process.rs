@@ -83,10 +83,10 @@ impl Node {
             .stdin(Stdio::null())
             .args(["-c", &script])
             .arg(env!("CARGO_BIN_EXE_kvstore"));
-        let mut node = Node::spawn(shell, cwd, port, flags);
-        let running = format!("kv-store Node running on port {port}\n");
-        assert!(node.has_printed(&running), "{}", node.printed());
-        node
+        match Node::try_run(shell, cwd, port, flags) {
+            Ok(node) => node,
+            Err(text) => panic!("the node does not start:\n{text}"),
+        }
     }
 
     /// The same on a given port; the error is everything the node printed.
@@ -96,9 +96,19 @@ impl Node {
         settings: &[(&str, &str)],
         flags: &[&str],
     ) -> Result<Node, String> {
-        let running = format!("kv-store Node running on port {port}\n");
         let mut program = command(cwd);
         program.envs(settings.iter().copied());
+        Node::try_run(program, cwd, port, flags)
+    }
+
+    /// The same by a command that ends in the program (`ip netns exec`).
+    pub(crate) fn try_run(
+        program: Command,
+        cwd: &Path,
+        port: u16,
+        flags: &[&str],
+    ) -> Result<Node, String> {
+        let running = format!("kv-store Node running on port {port}\n");
         let mut node = Node::spawn(program, cwd, port, flags);
         match node.has_printed(&running) {
             true => Ok(node),
