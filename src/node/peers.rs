@@ -71,7 +71,7 @@ pub(crate) struct Peers {
     requests: Slots<Request>,
     detector: Detector,
     /// Links with bytes to send.
-    dirty: Vec<Spot>,
+    dirty: Vec<Token>,
     arrived: Vec<Arrived>,
     pinged_at: Instant,
     log: Rc<dyn Fn(&str)>,
@@ -80,7 +80,8 @@ pub(crate) struct Peers {
 /// Something that was sent and not answered.
 struct Request {
     ticket: u64,
-    spot: Spot,
+    /// Of the link it went out on; its place among the links may change.
+    token: Token,
     what: What,
 }
 
@@ -163,20 +164,21 @@ impl Peers {
         let peer = &mut self.peers[node.index()];
         let core = peer.core_for(hash).ok_or(NotSent::Down)?;
         let link = &mut peer.links[core];
+        let token = link.phase.token().ok_or(NotSent::Down)?;
         if link.requests >= PEER_REQUESTS_MAX || link.unsent() >= PEER_UNSENT_BYTES_MAX {
             return Err(NotSent::Busy);
         }
-        let spot = Spot {
-            node,
-            core: core as u16,
-        };
-        let id = self.requests.insert(Request { ticket, spot, what });
+        let id = self.requests.insert(Request {
+            ticket,
+            token,
+            what,
+        });
         link.requests += 1;
         let deadline_ms = u32::try_from(deadline.as_millis())
             .unwrap_or(u32::MAX)
             .max(1);
         if link.unsent() == 0 {
-            self.dirty.push(spot);
+            self.dirty.push(token);
         }
         frame::put(&mut link.out, id, deadline_ms, message);
         Ok(())
@@ -190,8 +192,10 @@ impl Peers {
     /// Sends what the turn has queued: one write per link.
     pub(crate) fn flush(&mut self, net: &mut Net) {
         let mut dirty = std::mem::take(&mut self.dirty);
-        for spot in dirty.drain(..) {
-            self.push_out(net, spot);
+        for token in dirty.drain(..) {
+            if let Some(&spot) = self.by_token.get(&token) {
+                self.push_out(net, spot);
+            }
         }
         self.dirty = dirty;
     }
@@ -388,10 +392,10 @@ impl Peers {
             input.extend_from_slice(bytes);
             &input[..]
         };
-        let mut used = 0;
+        let (mut spot, mut used) = (spot, 0);
         if matches!(self.link(spot).phase, Phase::Greeting { .. }) {
             match self.greeted(net, spot, bytes) {
-                Some(head) => used = head,
+                Some((head, moved_to)) => (used, spot) = (head, moved_to),
                 None => {
                     if matches!(self.link(spot).phase, Phase::Greeting { .. }) {
                         self.link(spot).input = bytes.to_vec();
@@ -407,8 +411,8 @@ impl Peers {
         }
     }
 
-    /// Reads the answer to the handshake; returns its length once it has been accepted.
-    fn greeted(&mut self, net: &mut Net, spot: Spot, bytes: &[u8]) -> Option<usize> {
+    /// Reads the answer to the handshake; returns its length once it has been accepted, and where the link now is.
+    fn greeted(&mut self, net: &mut Net, spot: Spot, bytes: &[u8]) -> Option<(usize, Spot)> {
         let Phase::Greeting { token, nonce, .. } = self.link(spot).phase else {
             return None;
         };
@@ -447,16 +451,12 @@ impl Peers {
         match accepted {
             Ok(proof) => {
                 let (cores, shards) = (answer.cores, answer.shards);
-                self.open(net, spot, token, (cores, answer.hello.core, shards));
-                let spot = Spot {
-                    core: answer.hello.core.min(cores - 1),
-                    ..spot
-                };
+                let spot = self.open(net, spot, token, (cores, answer.hello.core, shards));
                 if let Some(mac) = proof {
                     frame::put(&mut self.link(spot).out, 0, 0, &Message::Proof { mac });
-                    self.dirty.push(spot);
+                    self.dirty.push(token);
                 }
-                Some(head.bytes)
+                Some((head.bytes, spot))
             }
             Err(refusal) => {
                 self.disagree(net, spot, &refusal.to_string());
@@ -472,47 +472,58 @@ impl Peers {
         spot: Spot,
         token: Token,
         (cores, core, shards): (u16, u16, u16),
-    ) {
+    ) -> Spot {
         let now = self.rt.now();
         let peer = &mut self.peers[spot.node.index()];
         peer.shards = shards;
         peer.mismatch = false;
         peer.told.clear();
+        let (from, to) = (usize::from(spot.core), usize::from(core.min(cores - 1)));
+        let mut gone = Vec::new();
         if peer.links.len() != usize::from(cores) {
-            // The peer has another number of cores than when it was last seen (or it was never seen): links to
-            // cores that are gone will end by themselves, so only this one can be open.
+            // The peer has another number of cores than when it was last seen (or it was never seen): what is open
+            // to a process of another shape leads nowhere, so only this one stays.
             let spare = (0..cores).map(|_| Link::new(None)).collect();
             let mut before = std::mem::replace(&mut peer.links, spare);
-            let this = before.swap_remove(usize::from(spot.core));
-            for gone in before.iter().filter_map(|link| link.phase.token()) {
-                self.by_token.remove(&gone);
-                net.close(gone);
-            }
-            peer.links[usize::from(core.min(cores - 1))] = this;
-        } else if core != spot.core {
-            peer.links
-                .swap(usize::from(spot.core), usize::from(core.min(cores - 1)));
+            peer.links[to] = before.swap_remove(from);
+            gone.extend(before.iter().filter_map(|link| link.phase.token()));
+        } else {
+            peer.links.swap(from, to);
         }
-        let spot = Spot {
-            core: core.min(cores - 1),
-            ..spot
-        };
-        let link = self.link(spot);
+        let link = &mut peer.links[to];
         link.phase = Phase::Open { token, heard: now };
         link.failures = 0;
-        self.by_token.insert(token, spot);
+        for (core, link) in peer.links.iter().enumerate() {
+            if let Some(token) = link.phase.token() {
+                let core = core as u16;
+                self.by_token.insert(token, Spot { core, ..spot });
+            }
+        }
+        for token in gone {
+            self.hang_up(net, spot.node, token);
+        }
         self.detector.on(now, spot.node, health::Event::Heard);
+        Spot {
+            core: to as u16,
+            ..spot
+        }
     }
 
     fn take_frames(&mut self, spot: Spot, bytes: &[u8]) -> Result<usize, frame::Broken> {
         let now = self.rt.now();
+        let token = self.link(spot).phase.token();
         let mut used = 0;
         while let Some((frame, count)) = frame::next(&bytes[used..])? {
             used += count;
+            // An answer counts on the link the question went out on; another link's is nobody's.
+            let asked = self.requests.get_mut(frame.id);
+            if asked.is_none_or(|request| Some(request.token) != token) {
+                continue;
+            }
             let Some(request) = self.requests.remove(frame.id) else {
                 continue;
             };
-            self.link(request.spot).requests -= 1;
+            self.link(spot).requests -= 1;
             let event = match request.what {
                 What::Ping => health::Event::Pong,
                 _ => health::Event::Heard,
@@ -546,22 +557,8 @@ impl Peers {
         let now = self.rt.now();
         let was_open = self.link(spot).is_open();
         if let Some(token) = self.link(spot).phase.token() {
-            self.by_token.remove(&token);
-            net.close(token);
+            self.hang_up(net, spot.node, token);
         }
-        let arrived = &mut self.arrived;
-        self.requests.retain(|request| {
-            let stays = request.spot != spot;
-            if !stays && request.what != What::Ping {
-                arrived.push(Arrived {
-                    ticket: request.ticket,
-                    node: spot.node,
-                    what: request.what,
-                    heard: Heard::Lost,
-                });
-            }
-            stays
-        });
         self.failed(spot, now, why);
         let open = self.peers[spot.node.index()]
             .links
@@ -570,6 +567,25 @@ impl Peers {
         if was_open && !open {
             self.detector.on(now, spot.node, health::Event::Lost);
         }
+    }
+
+    /// Closes a connection; what was asked on it has no answer.
+    fn hang_up(&mut self, net: &mut Net, node: NodeId, token: Token) {
+        self.by_token.remove(&token);
+        net.close(token);
+        let arrived = &mut self.arrived;
+        self.requests.retain(|request| {
+            let stays = request.token != token;
+            if !stays && request.what != What::Ping {
+                arrived.push(Arrived {
+                    ticket: request.ticket,
+                    node,
+                    what: request.what,
+                    heard: Heard::Lost,
+                });
+            }
+            stays
+        });
     }
 
     fn failed(&mut self, spot: Spot, now: Instant, why: &str) {
