@@ -28,6 +28,7 @@ fn script(name: &str, settings: &[(&str, &str)]) -> Command {
     command
 }
 
+#[expect(clippy::print_stdout, reason = "whoever reads the log shall know")]
 fn curl_is_missing() -> bool {
     let missing = Command::new("curl").arg("--version").output().is_err();
     if missing {
