@@ -103,3 +103,26 @@ fn the_readme_names_every_setting() {
         );
     }
 }
+
+/// Every test, script and file that docs/guarantees.md names as evidence is there.
+#[test]
+fn the_guarantees_name_real_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/guarantees.md")).expect("the page exists");
+    let names: Vec<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| name.starts_with("src/") || name.starts_with("tests/"))
+        .collect();
+    assert!(names.len() > 20, "the page names its tests");
+    for name in names {
+        let (file, test) = name.split_once("::").unwrap_or((name, ""));
+        let text = std::fs::read_to_string(root.join(file));
+        let is_there = match test {
+            "" => root.join(file).exists(),
+            _ => text.is_ok_and(|text| text.contains(&format!("fn {test}("))),
+        };
+        assert!(is_there, "docs/guarantees.md: {name} is not there");
+    }
+}
