@@ -251,6 +251,7 @@ fn explain(core: usize, error: &NodeError) -> StartError {
             format!("shard {shard} cannot be opened: {why}"),
             open_hint(*kind),
         ),
+        NodeError::File { why, kind } => (1, why.clone(), file_hint(*kind)),
         NodeError::Listen(why) => (
             1,
             format!("core {core} cannot listen: {why}"),
@@ -272,6 +273,15 @@ fn explain(core: usize, error: &NodeError) -> StartError {
     StartError {
         exit,
         ..StartError::new(error, hint)
+    }
+}
+
+fn file_hint(kind: Option<io::ErrorKind>) -> &'static str {
+    match kind {
+        None => {
+            "restore this file from a backup, or remove it: members will be known again by the next handshake"
+        }
+        Some(kind) => uring::remedy(kind),
     }
 }
 

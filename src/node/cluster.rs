@@ -30,6 +30,8 @@ pub struct Cluster {
     pub timeout: Duration,
     /// CLUSTER_SECRET: peers must prove that they know it.
     pub secret: Option<Secret>,
+    /// Members to be taken in whatever data directory they come with, once; they are sent all they lack.
+    pub accept: Vec<NodeId>,
 }
 
 /// How many replicas one request wants, in its own words: `?consistency=`, `?w=` or `?r=`.

@@ -13,12 +13,14 @@
 //! nothing; deadlines are one queue, because all requests have the same patience.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::answer::Written;
 use super::cluster::{Cluster, Level};
 use super::failure::{Failure, Refusal};
 use super::handoff::ShardHints;
+use super::known;
 use super::links::{Heard, What};
 use super::msg::Reply;
 use super::peers::{Arrived, Identity, NotSent, Peers};
@@ -26,7 +28,7 @@ use super::route::{Place, Router};
 use super::writing::write_event;
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
-use crate::base::slices::Slice;
+use crate::base::slices::{Slice, Slices};
 use crate::base::time::Instant;
 use crate::cluster::read::{self};
 use crate::cluster::ring::Ring;
@@ -43,6 +45,10 @@ pub(crate) struct Member {
     pub identity: Rc<Identity>,
     /// For each shard of this core, in order.
     pub hints: Vec<ShardHints>,
+    /// The data directory.
+    pub dir: PathBuf,
+    /// `MEMBERS` in it.
+    pub file: known::File,
     pub(super) deadlines: VecDeque<(Instant, u64)>,
     pub(super) hedges: VecDeque<(Instant, u64)>,
     pub(super) chance: fastrand::Rng,
@@ -71,6 +77,7 @@ impl Member {
         rt: &Rt,
         facts: &Rc<Cluster>,
         identity: &Rc<Identity>,
+        dir: &Path,
         log: Rc<dyn Fn(&str)>,
     ) -> Member {
         Member {
@@ -79,6 +86,8 @@ impl Member {
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
             hints: Vec::new(),
+            dir: dir.to_owned(),
+            file: known::File::default(),
             deadlines: VecDeque::new(),
             hedges: VecDeque::new(),
             chance: fastrand::Rng::with_seed(rt.entropy()),
@@ -92,6 +101,20 @@ impl Member {
 
     pub(super) fn copies(&self) -> u16 {
         self.facts.topology.copies() as u16
+    }
+
+    /// What a member that has nothing lacks of what this node may have, if it is to be taken in so.
+    pub(super) fn owed_whole(&self, node: NodeId) -> Option<Slices> {
+        self.facts.accept.contains(&node).then(|| {
+            let both = |slice: &Slice| {
+                self.ring.is_replica(*slice, node) && self.ring.is_replica(*slice, self.facts.me)
+            };
+            let mut slices = Slices::NONE;
+            for slice in Slice::all().filter(both) {
+                slices.insert(slice);
+            }
+            slices
+        })
     }
 
     /// The replicas of a slice as they stand now, this node first.
@@ -189,13 +212,18 @@ impl Router {
                 };
                 self.on_read(ticket, event);
             }
-            Reply::Written(_) | Reply::Page { .. } | Reply::Snapshot(_) | Reply::Handoff(_) => {}
+            Reply::Written(_)
+            | Reply::Page { .. }
+            | Reply::Snapshot(_)
+            | Reply::Handoff(_)
+            | Reply::Known(_) => {}
         }
     }
 
     /// Hands over what peers have said. True when there was something.
     pub(crate) fn take_heard(&mut self) -> bool {
         let mut worked = false;
+        self.introduce();
         while let Some(arrived) = self
             .member
             .as_mut()

@@ -25,9 +25,12 @@ impl Router {
         if let Err(mismatch) = hello::judge(&mine, &theirs) {
             return Err(self.turned_away(theirs.from, &mismatch.to_string()));
         }
-        let known = facts.topology.find(theirs.from);
-        if known.is_none_or(|node| node == facts.me) {
+        let found = facts.topology.find(theirs.from);
+        if found.is_none_or(|node| node == facts.me) {
             return Err(self.turned_away(theirs.from, "it is no member of this cluster"));
+        }
+        if let Err(why) = member.peers.judge(theirs.from, theirs.node) {
+            return Err(self.turned_away(theirs.from, &why));
         }
         let head = mine.answer_head(
             &theirs,

@@ -48,6 +48,7 @@ pub mod hint_log;
 pub mod hint_row;
 mod hosts;
 mod json;
+mod known;
 mod link;
 mod links;
 mod metrics;
@@ -68,6 +69,8 @@ mod turn;
 mod writing;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -81,10 +84,12 @@ use self::coordinate::Member;
 use self::core::Core;
 use self::handoff::ShardHints;
 use self::hint_log::HintLog;
+use self::known::Known;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
 use self::peers::Identity;
 use self::route::Router;
+use crate::base::member::NodeId;
 use crate::rt::Rt;
 use crate::rt::mesh::Port;
 use crate::store::Store;
@@ -127,6 +132,11 @@ pub enum NodeError {
         why: String,
         kind: Option<io::ErrorKind>,
     },
+    /// A small file of the data directory cannot be read, or says nothing that makes sense; as above. Exit 1.
+    File {
+        why: String,
+        kind: Option<io::ErrorKind>,
+    },
     /// The addresses cannot be listened on. Exit 1.
     Listen(io::Error),
     /// The sockets of a core cannot be waited for any more. Exit 74.
@@ -161,7 +171,8 @@ pub async fn run(
             fields: cluster.topology.fields(),
         };
         let (facts, identity) = (Rc::new(cluster.clone()), Rc::new(identity));
-        Box::new(Member::new(&rt, &facts, &identity, Rc::clone(&log)))
+        let dir = &config.store.dir;
+        Box::new(Member::new(&rt, &facts, &identity, dir, Rc::clone(&log)))
     });
     let mut router = Router::new(&rt, owners, &shared, port, member, log);
     let served = serve(&rt, &mut router, config, announce).await;
@@ -187,6 +198,7 @@ async fn serve(
     config: Config,
     announce: Announce,
 ) -> Result<(), NodeError> {
+    recall(rt, router).await?;
     let own = open_shards(rt, router, &config.store).await?;
     let Some(gathered) = all_open(rt, &mut router.port, own).await else {
         tell_others(rt, &mut router.port, || Kind::Drained);
@@ -200,6 +212,19 @@ async fn serve(
         Some(why) => Err(NodeError::Log(why)),
         None => Ok(()),
     }
+}
+
+/// What this node knows of the others from before.
+async fn recall(rt: &Rt, router: &mut Router) -> Result<(), NodeError> {
+    let Some(member) = &mut router.member else {
+        return Ok(());
+    };
+    let mut known = Known::open(rt, &member.dir).await?;
+    let members = member.facts.topology.members();
+    let accepted = member.facts.accept.iter();
+    known.forget(accepted.map(|node| members[node.index()].name.as_str()));
+    member.peers.known = known;
+    Ok(())
 }
 
 /// Opens the shards of this core, one after the other: recovery is bound by the disk.
@@ -253,11 +278,25 @@ async fn open_hints(
     let names: Vec<String> = members.map(|member| member.name.clone()).collect();
     let (dir, node) = (&options.dir, options.node_uuid);
     let opened = HintLog::open(rt, dir, shard, node, &names, log).await;
-    let (hints, pending) = opened.map_err(|error| NodeError::Open {
+    let (hints, mut pending) = opened.map_err(|error| NodeError::Open {
         shard,
         why: error.0,
         kind: error.1,
     })?;
+    for (at, pending) in pending.iter_mut().enumerate() {
+        let node = NodeId(at as u16);
+        let Some(slices) = member.owed_whole(node) else {
+            continue;
+        };
+        // Before anybody is dialled: once the new one is known, nothing else tells that it came with nothing.
+        pending.dirty.union(&slices);
+        let saved = hints.save_dirty(node, &pending.dirty).await;
+        saved.map_err(|_| NodeError::Open {
+            shard,
+            why: "what the accepted member lacks cannot be noted on disk".to_owned(),
+            kind: None,
+        })?;
+    }
     member.hints.push(ShardHints::new(hints, &pending, shards));
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::store::{Page, ScanRange};
 use super::Started;
 use super::failure::Failure;
 use super::handoff::News;
+use super::known::Known;
 use super::metrics::Snapshot;
 use super::served::HandOver;
 
@@ -40,6 +41,8 @@ pub(crate) enum Kind {
     Listening,
     /// A peer has dialled: the connection is for a shard of the receiver.
     HandOver(HandOver),
+    /// From core 0: the member of this name was met with this identity.
+    Met(String, u128),
     /// The sender has no request left and will ask for nothing more.
     Drained,
 }
@@ -93,4 +96,6 @@ pub(crate) enum Reply {
     Snapshot(Box<Snapshot>),
     /// Of a task of the same core, for what is owed to a member.
     Handoff(News),
+    /// Of a task of core 0: what `MEMBERS` says now, or why it could not be written.
+    Known(Result<Known, String>),
 }

@@ -23,7 +23,8 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::greet;
-use super::links::{Heard, Link, Peer, Phase, Spot, What};
+use super::known::Known;
+use super::links::{Heard, Link, Peer, Phase, Spot, What, said_no};
 use super::slots::Slots;
 use crate::base::hash::{KeyHash, Map};
 use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
@@ -63,10 +64,14 @@ pub(crate) struct Identity {
 /// All peers of one core.
 pub(crate) struct Peers {
     rt: Rt,
-    facts: Rc<Cluster>,
+    pub(super) facts: Rc<Cluster>,
     identity: Rc<Identity>,
     /// By [`NodeId`]; my own entry is unused.
     peers: Vec<Peer>,
+    /// The members met before; `known` has what may be done with it.
+    pub(super) known: Known,
+    /// Who was met since this was last taken.
+    pub(super) met: Vec<(String, u128)>,
     by_token: Map<Token, Spot>,
     requests: Slots<Request>,
     detector: Detector,
@@ -118,6 +123,8 @@ impl Peers {
         Peers {
             rt: rt.clone(),
             peers: (0..members).map(peer).collect(),
+            known: Known::default(),
+            met: Vec::new(),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
             by_token: Map::default(),
@@ -417,14 +424,12 @@ impl Peers {
             }
         };
         if head.status != 101 {
-            let text = String::from_utf8_lossy(&bytes[head.bytes..]);
-            let line = text.lines().next().unwrap_or_default();
-            let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-            self.disagree(
-                net,
-                spot,
-                &format!("it refuses us with {}: {line}", head.status),
-            );
+            let body = head.bytes.saturating_add(head.body_bytes());
+            if bytes.len() < body.min(GREETING_BYTES_MAX) {
+                return None;
+            }
+            let why = said_no(head.status, &bytes[head.bytes..]);
+            self.disagree(net, spot, &why);
             return None;
         }
         let answer = match Answer::read(head.fields.iter().copied()) {
@@ -440,7 +445,9 @@ impl Peers {
         let facts = Rc::clone(&self.facts);
         let mine = greet::hello(&facts, &self.identity, &name, answer.hello.core, nonce);
         let accepted = answer.accept(&mine, facts.secret.as_ref());
-        match accepted {
+        let accepted = accepted.map_err(|refusal| refusal.to_string());
+        let node = answer.hello.node;
+        match accepted.and_then(|proof| self.meet(&name, node).map(|()| proof)) {
             Ok(proof) => {
                 let (cores, shards) = (answer.cores, answer.shards);
                 self.open(net, spot, token, (cores, answer.hello.core, shards));
@@ -454,8 +461,8 @@ impl Peers {
                 }
                 Some(head.bytes)
             }
-            Err(refusal) => {
-                self.disagree(net, spot, &refusal.to_string());
+            Err(why) => {
+                self.disagree(net, spot, &why);
                 None
             }
         }
