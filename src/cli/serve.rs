@@ -279,7 +279,7 @@ fn explain(core: usize, error: &NodeError) -> StartError {
 fn file_hint(kind: Option<io::ErrorKind>) -> &'static str {
     match kind {
         None => {
-            "restore this file from a backup, or remove it: members will be known again by the next handshake"
+            "restore it, or remove it: MEMBERS is made anew by the next handshakes, CLOCK by a wall clock that is right"
         }
         Some(kind) => uring::remedy(kind),
     }

@@ -18,8 +18,6 @@ pub(crate) enum Asker {
     Repair(u64),
     /// What this core owes to a member: which of its shards, and who.
     Handoff { at: usize, node: NodeId },
-    /// This core, for a small file of the data directory.
-    File,
     /// A peer.
     Peer(Job),
     /// A peer that wants no more than a digest.

@@ -32,6 +32,8 @@ const SOON: Duration = Duration::from_secs(20);
 struct Town {
     world: World,
     client: Rt,
+    /// N.
+    copies: usize,
     nodes: Vec<Setup>,
 }
 
@@ -57,6 +59,7 @@ impl Town {
         let town = Town {
             world,
             client,
+            copies: 3,
             nodes: (0..NODES).map(setup).collect(),
         };
         for node in 0..NODES {
@@ -67,7 +70,11 @@ impl Town {
 
     /// All run and have found each other.
     fn whole(seed: u64) -> Town {
-        let town = Town::new(seed);
+        Town::new(seed).started()
+    }
+
+    fn started(self) -> Town {
+        let town = self;
         for node in 0..NODES {
             town.boot(node);
         }
@@ -99,7 +106,7 @@ impl Town {
             name: (*name).to_owned(),
             zone: String::new(),
         };
-        let topology = Topology::new(NAMES.iter().map(member).collect(), 3, 10);
+        let topology = Topology::new(NAMES.iter().map(member).collect(), self.copies, 10);
         let setup = self.setup(node);
         let mut config = config(SHARDS);
         config.store.node_uuid = setup.uuid.get();
@@ -334,4 +341,76 @@ fn a_disk_that_refuses_members_is_asked_again() {
         town.world.run_for(SOON);
         assert!(town.file(A, "MEMBERS").contains(&uuid(101)), "SEED={seed}");
     }
+}
+
+/// One copy of each key: the node that stamps keeps none of most of them, so nothing but `CLOCK` tells what it stamped.
+#[test]
+fn stamps_go_on_above_all_before_when_the_wall_clock_is_set_back() {
+    for seed in 0..24 {
+        let mut town = Town::new(seed);
+        town.copies = 1;
+        let town = town.started();
+        town.world.run_for(Duration::from_millis(700 * seed));
+        assert_eq!(town.ask(A, &put("k", "0")), "200 OK", "SEED={seed}");
+        for round in 1..4 {
+            if seed % 2 == 0 {
+                town.world.crash(ip_of(A));
+            } else {
+                town.stop(A);
+            }
+            town.world.set_skew_ms(ip_of(A), -3_600_000 * round);
+            town.boot(A);
+            for other in ["b:1", "c:1"] {
+                town.until(A, &format!("{{\"name\":\"{other}\",\"state\":\"up\"}}"));
+            }
+            let value = round.to_string();
+            assert_eq!(town.ask(A, &put("k", &value)), "200 OK", "SEED={seed}");
+            for node in [A, B, C] {
+                let got = town.ask(node, &get("/get?key=k"));
+                assert_eq!(got, format!("200 {value}"), "SEED={seed} round {round}");
+            }
+        }
+    }
+}
+
+/// A stop in order leaves no clock ahead of the wall, or the next writes of other members would lose.
+#[test]
+fn after_a_stop_in_order_writes_of_other_members_win_at_once() {
+    for seed in 0..8 {
+        let town = Town::whole(seed);
+        town.world.run_for(Duration::from_millis(300 * seed));
+        town.world.stop(ip_of(A));
+        town.world.run_for(Duration::from_secs(1));
+        town.boot(A);
+        for (node, value) in [(A, "1"), (B, "2")] {
+            let all = put("k", value).replace("/put ", "/put?consistency=all ");
+            while !town.ask(node, &all).starts_with("200") {
+                town.world.run_for(Duration::from_millis(20));
+            }
+        }
+        assert_eq!(town.ask(C, &get("/get?key=k")), "200 2", "SEED={seed}");
+    }
+}
+
+#[test]
+fn a_clock_file_that_makes_no_sense_is_refused() {
+    let town = Town::whole(3);
+    assert!(town.file(A, "CLOCK").starts_with("{\"format\":1,"));
+    town.stop(A);
+    let path = PathBuf::from("/data/CLOCK");
+    assert!(town.world.disk(ip_of(A)).flip(&path, 20, 1));
+    let (rt, port) = (town.world.boot(ip_of(A), 1).remove(0), mesh(1).remove(0));
+    let node = run(
+        rt.clone(),
+        port,
+        town.config(A),
+        Box::new(|_| {}),
+        Rc::new(|_| {}),
+    );
+    let refused = town.world.run(&rt, node);
+    let text = format!("{refused:?}");
+    assert!(
+        text.contains("/data/CLOCK: checksum does not match"),
+        "{text}"
+    );
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::answer::Written;
+use super::ceiling::{self, Ceiling};
 use super::cluster::{Cluster, Level};
 use super::failure::{Failure, Refusal};
 use super::handoff::ShardHints;
@@ -25,6 +26,7 @@ use super::links::{Heard, What};
 use super::msg::Reply;
 use super::peers::{Arrived, Identity, NotSent, Peers};
 use super::route::{Place, Router};
+use super::small_file::SmallFile;
 use super::writing::write_event;
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
@@ -47,8 +49,12 @@ pub(crate) struct Member {
     pub hints: Vec<ShardHints>,
     /// The data directory.
     pub dir: PathBuf,
-    /// `MEMBERS` in it.
-    pub file: known::File,
+    /// Who was met before: `MEMBERS` in it.
+    pub members_file: SmallFile,
+    /// What the clocks of the next start begin at: `CLOCK` in it.
+    pub clock_file: SmallFile,
+    /// On core 0, once it serves.
+    pub ceiling: Option<Ceiling>,
     pub(super) deadlines: VecDeque<(Instant, u64)>,
     pub(super) hedges: VecDeque<(Instant, u64)>,
     pub(super) chance: fastrand::Rng,
@@ -87,7 +93,9 @@ impl Member {
             identity: Rc::clone(identity),
             hints: Vec::new(),
             dir: dir.to_owned(),
-            file: known::File::default(),
+            members_file: SmallFile::new(dir.join(known::FILE)),
+            clock_file: SmallFile::new(dir.join(ceiling::FILE)),
+            ceiling: None,
             deadlines: VecDeque::new(),
             hedges: VecDeque::new(),
             chance: fastrand::Rng::with_seed(rt.entropy()),
@@ -212,11 +220,7 @@ impl Router {
                 };
                 self.on_read(ticket, event);
             }
-            Reply::Written(_)
-            | Reply::Page { .. }
-            | Reply::Snapshot(_)
-            | Reply::Handoff(_)
-            | Reply::Known(_) => {}
+            Reply::Written(_) | Reply::Page { .. } | Reply::Snapshot(_) | Reply::Handoff(_) => {}
         }
     }
 
@@ -224,6 +228,7 @@ impl Router {
     pub(crate) fn take_heard(&mut self) -> bool {
         let mut worked = false;
         self.introduce();
+        self.keep_ceiling();
         while let Some(arrived) = self
             .member
             .as_mut()

@@ -24,29 +24,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::NodeError;
-use super::arrivals::Asker;
 use super::barrier::tell_others;
 use super::coordinate::Member;
-use super::msg::{Kind, Reply};
+use super::msg::Kind;
 use super::peers::Peers;
 use super::route::Router;
 use crate::base::sealed::{seal, unseal};
-use crate::base::time::Instant;
 use crate::cluster::ring::Topology;
 use crate::rt::Rt;
 
 /// Name of the file in the data directory.
-const FILE: &str = "MEMBERS";
+pub(super) const FILE: &str = "MEMBERS";
 /// Newest form of it.
 const FORMAT: u32 = 1;
-/// A disk that did not take the file is asked again after this long.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// The identities this node has met. Each core has its own, all equal but for the moment of a first meeting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,17 +56,6 @@ struct Format {
 struct Line {
     format: u32,
     members: BTreeMap<String, String>,
-}
-
-/// The file, as core 0 sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum File {
-    /// As known.
-    #[default]
-    Current,
-    /// Somebody was met; to be written from then on.
-    Stale(Instant),
-    Writing,
 }
 
 impl Known {
@@ -191,26 +174,16 @@ impl Router {
             return;
         }
         if !met.is_empty() {
-            for (name, node) in met {
-                tell_others(&self.rt, &mut self.port, || Kind::Met(name.clone(), node));
-            }
-            member.file = match member.file {
-                File::Writing => File::Writing,
-                File::Current | File::Stale(_) => File::Stale(now),
-            };
+            member.members_file.want(now);
         }
-        if !matches!(member.file, File::Stale(at) if at <= now) {
-            return;
+        for (name, node) in met {
+            tell_others(&self.rt, &mut self.port, || Kind::Met(name.clone(), node));
         }
-        member.file = File::Writing;
-        let path = member.dir.join(FILE);
-        let known = member.peers.known.clone();
-        let (rt, arrivals) = (self.rt.clone(), Rc::clone(&self.arrivals));
-        self.rt.spawn(async move {
-            let written = rt.replace(&path, &known.encode()).await;
-            let written = written.map(|()| known).map_err(|error| error.to_string());
-            arrivals.push(Asker::File, Reply::Known(written));
-        });
+        let known = &member.peers.known;
+        if let Err(why) = member.members_file.turn(&self.rt, || known.encode()) {
+            let line = format!("{why}; members just met may be forgotten");
+            self.grumble.tell(&*self.log, now, FILE, &line);
+        }
     }
 
     /// Core 0 has met a member; what it says stands.
@@ -218,24 +191,6 @@ impl Router {
         if let Some(member) = &mut self.member {
             member.peers.known.learn(name, node);
         }
-    }
-
-    /// The file was written, or not.
-    pub(super) fn on_known(&mut self, written: Result<Known, String>) {
-        let now = self.rt.now();
-        let Some(member) = &mut self.member else {
-            return;
-        };
-        member.file = match written {
-            Ok(known) if known == member.peers.known => File::Current,
-            Ok(_) => File::Stale(now),
-            Err(why) => {
-                let line =
-                    format!("{FILE} cannot be written ({why}): members just met may be forgotten");
-                self.grumble.tell(&*self.log, now, FILE, &line);
-                File::Stale(now + RETRY)
-            }
-        };
     }
 }
 

@@ -35,6 +35,7 @@ mod arrivals;
 mod barrier;
 mod batch;
 pub mod body;
+mod ceiling;
 pub mod cluster;
 mod conn;
 mod coordinate;
@@ -65,6 +66,7 @@ mod scan;
 mod scan_run;
 mod served;
 mod slots;
+mod small_file;
 mod turn;
 mod writing;
 
@@ -90,6 +92,7 @@ use self::owners::Owners;
 use self::peers::Identity;
 use self::route::Router;
 use crate::base::member::NodeId;
+use crate::base::version::Version;
 use crate::rt::Rt;
 use crate::rt::mesh::Port;
 use crate::store::Store;
@@ -120,6 +123,8 @@ pub struct Started {
     pub tables_time: Duration,
     pub wal_entries: u64,
     pub wal_time: Duration,
+    /// No clock of the node begins above this version.
+    pub newest: Version,
 }
 
 /// Why a core stopped serving. The process ends; the others were asked to stop through `Rt::stop`.
@@ -180,6 +185,8 @@ pub async fn run(
         rt.stop().raise();
         // Whatever this core has left undone, the others need not wait for it.
         tell_others(&rt, &mut router.port, || Kind::Drained);
+    } else {
+        router.lower_ceiling().await;
     }
     if let Some(member) = &router.member {
         for hints in &member.hints {
@@ -198,12 +205,17 @@ async fn serve(
     config: Config,
     announce: Announce,
 ) -> Result<(), NodeError> {
-    recall(rt, router).await?;
-    let own = open_shards(rt, router, &config.store).await?;
+    let floor = recall(rt, router).await?;
+    let mut own = open_shards(rt, router, &config.store).await?;
+    own.newest = own.newest.max(floor);
     let Some(gathered) = all_open(rt, &mut router.port, own).await else {
         tell_others(rt, &mut router.port, || Kind::Drained);
         return Ok(());
     };
+    if rt.core() == 0 {
+        router.set_ceiling(gathered.started.newest).await;
+        tell_others(rt, &mut router.port, || Kind::Listen);
+    }
     let net = rt.net(&config.listen).map_err(NodeError::Listen)?;
     let announce = (announce, gathered.started);
     let mut core = Core::new(rt, net, router, config.host_names, gathered.early, announce);
@@ -214,17 +226,19 @@ async fn serve(
     }
 }
 
-/// What this node knows of the others from before.
-async fn recall(rt: &Rt, router: &mut Router) -> Result<(), NodeError> {
+/// What this node knows from before: the other members, and the version all its clocks begin at.
+async fn recall(rt: &Rt, router: &mut Router) -> Result<Version, NodeError> {
     let Some(member) = &mut router.member else {
-        return Ok(());
+        return Ok(Version::ZERO);
     };
+    let floor = Version::at_ms(ceiling::read(rt, &member.dir).await?);
+    router.clock.observe(floor);
     let mut known = Known::open(rt, &member.dir).await?;
     let members = member.facts.topology.members();
     let accepted = member.facts.accept.iter();
     known.forget(accepted.map(|node| members[node.index()].name.as_str()));
     member.peers.known = known;
-    Ok(())
+    Ok(floor)
 }
 
 /// Opens the shards of this core, one after the other: recovery is bound by the disk.
@@ -257,6 +271,7 @@ async fn open_shards(
         started.tables_time += opened.tables_time;
         started.wal_entries += opened.wal_entries;
         started.wal_time += opened.wal_time;
+        started.newest = started.newest.max(opened.max_version);
         router.add_store(store, opened.max_version);
         open_hints(rt, router, options, shard).await?;
     }
@@ -308,5 +323,6 @@ impl Started {
         self.tables_time = self.tables_time.max(other.tables_time);
         self.wal_entries += other.wal_entries;
         self.wal_time = self.wal_time.max(other.wal_time);
+        self.newest = self.newest.max(other.newest);
     }
 }

@@ -16,7 +16,6 @@ use crate::store::{Page, ScanRange};
 use super::Started;
 use super::failure::Failure;
 use super::handoff::News;
-use super::known::Known;
 use super::metrics::Snapshot;
 use super::served::HandOver;
 
@@ -96,6 +95,4 @@ pub(crate) enum Reply {
     Snapshot(Box<Snapshot>),
     /// Of a task of the same core, for what is owed to a member.
     Handoff(News),
-    /// Of a task of core 0: what `MEMBERS` says now, or why it could not be written.
-    Known(Result<Known, String>),
 }

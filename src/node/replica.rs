@@ -249,7 +249,7 @@ pub(crate) fn tell(reply: &Reply, digest: bool, give: impl FnOnce(&Message<'_>))
             page: Err(failure), ..
         } => give(&refused(failure)),
         // Nothing a peer asks is answered so.
-        Reply::Written(_) | Reply::Snapshot(_) | Reply::Handoff(_) | Reply::Known(_) => {
+        Reply::Written(_) | Reply::Snapshot(_) | Reply::Handoff(_) => {
             give(&Message::Refused { why: Why::Unknown })
         }
     }

@@ -397,11 +397,6 @@ impl Router {
                     self.on_news(at, node, news);
                 }
             }
-            Asker::File => {
-                if let Reply::Known(written) = reply {
-                    self.on_known(written);
-                }
-            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
@@ -428,8 +423,8 @@ impl Router {
         }
         match reply {
             Reply::Applied(outcome) => self.gathered(ticket, outcome),
-            // Come to askers of their own.
-            Reply::Handoff(_) | Reply::Known(_) => {}
+            // Comes to `Asker::Handoff` only.
+            Reply::Handoff(_) => {}
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),
