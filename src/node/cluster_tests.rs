@@ -13,6 +13,7 @@ use crate::base::member::NodeId;
 use crate::cluster::ring::{Member, Topology};
 use crate::rt::Rt;
 use crate::rt::mesh::mesh;
+use crate::rt::resolve::Book;
 use crate::rt::sim::World;
 use crate::store::format::newborn;
 
@@ -42,6 +43,7 @@ struct Setup {
     uuid: Cell<u128>,
     cores: usize,
     accept: RefCell<Vec<NodeId>>,
+    book: Book,
     log: Rc<RefCell<Vec<String>>>,
 }
 
@@ -54,6 +56,7 @@ impl Town {
             uuid: Cell::new(100 + u128::from(node)),
             cores: 1 + (seed as usize + usize::from(node)) % 2,
             accept: RefCell::default(),
+            book: (0..NODES).map(|node| vec![address(node)]).collect(),
             log: Rc::default(),
         };
         let town = Town {
@@ -114,7 +117,7 @@ impl Town {
         config.cluster = Some(Cluster {
             topology: topology.expect("three members"),
             me: NodeId(node),
-            addresses: (0..NODES).map(|node| vec![address(node)]).collect(),
+            addresses: setup.book.clone(),
             write_quorum: 1,
             read_quorum: 1,
             timeout: Duration::from_secs(2),
@@ -413,4 +416,30 @@ fn a_clock_file_that_makes_no_sense_is_refused() {
         text.contains("/data/CLOCK: checksum does not match"),
         "{text}"
     );
+}
+
+#[test]
+fn a_member_is_found_when_its_address_becomes_known_and_when_it_moves() {
+    for seed in 0..6 {
+        let mut town = Town::new(seed);
+        let nowhere = SocketAddr::new(World::ip(77), PORT);
+        town.nodes[usize::from(A)].book = [vec![], vec![], vec![nowhere]].into_iter().collect();
+        for node in [A, B, C] {
+            town.boot(node);
+        }
+        town.until(B, "\"status\":\"ok\"");
+        let down = |name: &str| format!("{{\"name\":\"{name}\",\"state\":\"down\"}}");
+        town.until(A, &down("b:1"));
+        town.until(A, &down("c:1"));
+        let book = &town.setup(A).book;
+        let wanted = book.take_wanted();
+        assert!(wanted.contains(&usize::from(C)), "SEED={seed}: {wanted:?}");
+        assert!(book.set(usize::from(B), vec![address(B)]));
+        assert!(book.set(usize::from(C), vec![address(C)]));
+        town.until(A, "\"status\":\"ok\"");
+        // A member that is there is not asked for.
+        book.take_wanted();
+        town.world.run_for(SOON);
+        assert_eq!(book.take_wanted(), [usize::from(A)], "SEED={seed}");
+    }
 }

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::greet;
+use super::greet::{self, Identity};
 use super::known::Known;
 use super::links::{Heard, Link, Peer, Phase, Spot, What, said_no};
 use super::slots::Slots;
@@ -44,22 +44,14 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(2);
 /// Pauses between dials: the first, doubled up to the last.
 const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(2);
+/// A peer whose address is not known is looked for in the book so often.
+const REDIAL_UNKNOWN: Duration = Duration::from_millis(200);
 /// A peer that disagrees is asked again so often: somebody may be mending its settings.
 const REDIAL_REFUSED: Duration = Duration::from_secs(5);
 /// An open link on which nothing has come for so long, although pings left, is dead.
 const LINK_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Longest head of an answer to a dial.
 const GREETING_BYTES_MAX: usize = 32 << 10;
-
-/// What this process says of itself in a handshake.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub node_uuid: u128,
-    pub cores: u16,
-    pub shards: u16,
-    pub digest: u64,
-    pub fields: String,
-}
 
 /// All peers of one core.
 pub(crate) struct Peers {
@@ -307,9 +299,9 @@ impl Peers {
 
     fn dial(&mut self, net: &mut Net, spot: Spot, now: Instant) {
         let failures = self.link(spot).failures as usize;
-        let addresses = &self.facts.addresses[spot.node.index()];
-        let Some(&address) = addresses.get(failures % addresses.len().max(1)) else {
-            self.failed(spot, now, "its address is not known");
+        let Some(address) = self.facts.addresses.nth(spot.node.index(), failures) else {
+            // Whoever looks names up tells of it.
+            self.link(spot).phase = Phase::Idle(Some(now + REDIAL_UNKNOWN));
             return;
         };
         let token = match net.connect(address) {
@@ -585,6 +577,9 @@ impl Peers {
             ..Link::new(Some(now + pause))
         };
         let peer = &mut self.peers[spot.node.index()];
+        if !was_open {
+            self.facts.addresses.doubt(spot.node.index());
+        }
         if !was_open && !peer.links.iter().any(Link::is_open) {
             self.detector.on(now, spot.node, health::Event::Refused);
         }
