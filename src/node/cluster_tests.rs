@@ -257,6 +257,9 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
             refused.starts_with("503 2 of the 3"),
             "SEED={seed}: {refused}"
         );
+        let refused = town.ask(A, &get("/get?key=k1&consistency=all"));
+        let want = "503 too few replicas can be read: 2 of the 3 needed\n";
+        assert_eq!(refused, want, "SEED={seed}");
         assert!(town.file(A, "MEMBERS").contains(&uuid(101)), "SEED={seed}");
 
         for node in [A, C] {
