@@ -103,6 +103,7 @@ mod tests {
             tables_time: Duration::from_micros(123),
             wal_entries: 0,
             wal_time: Duration::from_micros(45),
+            ..Started::default()
         };
         let text = starting(&settings, &facts) + &running(8081, &started);
         let expected = format!(

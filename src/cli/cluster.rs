@@ -75,7 +75,10 @@ pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
         )
     })?;
     let me = topology.find(&own).unwrap_or(NodeId(0));
-    let notes = balance(&topology).into_iter().collect();
+    let accepts = settings.accept_member.iter().map(|name| {
+        format!("{name} is accepted with any data directory and sent all it lacks; leave this out at the next start")
+    });
+    let notes = balance(&topology).into_iter().chain(accepts).collect();
     let addresses = topology.members().iter().map(|_| Vec::new()).collect();
     let cluster = Cluster {
         me,
@@ -84,6 +87,7 @@ pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
         read_quorum: replication.read_quorum as u16,
         timeout: settings.network_timeout,
         secret: secret(settings)?,
+        accept: accepted(settings, &topology, me)?,
         topology,
     };
     Ok(Judged {
@@ -176,6 +180,28 @@ fn check_exposure(settings: &Settings) -> Result<(), StartError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// The other members among those to be taken in anew.
+fn accepted(
+    settings: &Settings,
+    topology: &Topology,
+    me: NodeId,
+) -> Result<Vec<NodeId>, StartError> {
+    let names = settings.accept_member.iter();
+    let nodes = names.map(|name| {
+        let found = topology.find(&ring_name(name)).filter(|node| *node != me);
+        found.ok_or_else(|| {
+            StartError::new(
+                format!(
+                    "KVSTORE_ACCEPT_MEMBER ({}): {name} is no other member of this cluster",
+                    settings.source("KVSTORE_ACCEPT_MEMBER")
+                ),
+                "name a member as it stands in -peers, and not this node itself",
+            )
+        })
+    });
+    nodes.collect()
 }
 
 fn secret(settings: &Settings) -> Result<Option<Secret>, StartError> {
@@ -355,6 +381,30 @@ mod tests {
             error.error.contains("CLUSTER_REPLICATION_FACTOR"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn only_another_member_can_be_accepted_anew() {
+        let accepting = |name: &str| {
+            with(|s| {
+                s.peers = peers(&["localhost:8082", "localhost:8083"]);
+                s.accept_member = peers(&[name]);
+            })
+        };
+        let judged = accepting("127.0.0.1:8083").unwrap();
+        let cluster = judged.cluster.unwrap();
+        assert_eq!(
+            cluster.accept,
+            [cluster.topology.find("localhost:8083").unwrap()]
+        );
+        assert!(judged.notes[0].contains("next start"), "{:?}", judged.notes);
+        for name in ["localhost:8081", "localhost:8084"] {
+            let refused = accepting(name).unwrap_err();
+            assert!(
+                refused.error.contains("KVSTORE_ACCEPT_MEMBER"),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

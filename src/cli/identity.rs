@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"format":1,"node_uuid":"9f86d081884c7d659a2feaa0c55ad015","shards":2,"created_ms":1764000000000}\n
-//! crc32:1a2b3c4d\n                                 of the first line, its line break included
+//! crc32:1a2b3c4d\n                                 see base/sealed.rs
 //! ```
 //!
 //! The number of shards decides which shard a key lies in, so it is fixed here for the life of the directory:
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::StartError;
 use super::settings::Source;
 use crate::base::limits::SHARDS_MAX;
+use crate::base::sealed::{seal, unseal};
 use crate::rt::early;
 use crate::rt::uring::remedy;
 use crate::store::format::{CURRENT, TMP_SUFFIX, newborn};
@@ -237,21 +238,12 @@ fn encode(identity: Identity, created_ms: u64) -> Vec<u8> {
         shards: identity.shards,
         created_ms,
     };
-    let mut text = serde_json::to_string(&line).expect("numbers and hex digits are JSON");
-    text.push('\n');
-    let crc = crc32fast::hash(text.as_bytes());
-    text.push_str(&format!("crc32:{crc:08x}\n"));
-    text.into_bytes()
+    seal(&serde_json::to_string(&line).expect("numbers and hex digits are JSON"))
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, Bad> {
     let damaged = |why: &dyn fmt::Display| Bad::Damaged(why.to_string());
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged(&"not UTF-8"))?;
-    let end = text.find('\n').ok_or_else(|| damaged(&"cut short"))? + 1;
-    let (line, crc) = text.split_at(end);
-    if crc != format!("crc32:{:08x}\n", crc32fast::hash(line.as_bytes())) {
-        return Err(damaged(&"checksum does not match"));
-    }
+    let line = unseal(bytes).map_err(|why| damaged(&why))?;
     // Before the rest, which a later format may name otherwise.
     let format = serde_json::from_str::<Format>(line).map_err(|error| damaged(&error))?;
     if format.format > FORMAT {

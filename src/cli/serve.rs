@@ -21,7 +21,7 @@ use crate::node::cluster::Cluster;
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
-use crate::rt::{early, log, mesh};
+use crate::rt::{log, mesh, resolve};
 use crate::store::options::{Options, WAL_SEGMENT_BYTES};
 
 /// Exit code of a machine without io_uring (EX_CONFIG).
@@ -166,8 +166,10 @@ fn run(
     for note in &judged.notes {
         log.info(note);
     }
-    let cluster = judged.cluster.map(|cluster| find_peers(cluster, log));
-    let config = config(settings, identity, listen, cluster);
+    if let Some(cluster) = &judged.cluster {
+        find_peers(cluster, log)?;
+    }
+    let config = config(settings, identity, listen, judged.cluster);
     let announcer = log.clone();
     let port = settings.port;
     let outcome = uring::run(cpus, dir, &stop, mesh::mesh(cpus.len()), move |rt, end| {
@@ -182,19 +184,20 @@ fn run(
     })
 }
 
-/// Finds out where the other members are. One that cannot be found counts as down; the rest serve.
-fn find_peers(mut cluster: Cluster, log: &Log) -> Cluster {
+/// Finds out where the other members are, now and whenever one cannot be reached. Until then it counts as down.
+fn find_peers(cluster: &Cluster, log: &Log) -> Result<(), StartError> {
     let members = cluster.topology.members().iter().enumerate();
-    for (at, member) in members.filter(|(at, _)| *at != cluster.me.index()) {
-        match early::resolve(&member.name) {
-            Ok(addresses) => cluster.addresses[at] = addresses,
-            Err(error) => log.warn(&format!(
-                "peer {}: {error}; it counts as down until this node is started again",
-                member.name
-            )),
-        }
-    }
-    cluster
+    let names = members.map(|(at, member)| (at != cluster.me.index()).then(|| member.name.clone()));
+    let log = log.clone();
+    let started = resolve::start(&cluster.addresses, names.collect(), move |line| {
+        log.warn(line)
+    });
+    started.map_err(|error| {
+        StartError::new(
+            format!("cannot start to look names up: {error}"),
+            "check the limit of threads (ulimit -u)",
+        )
+    })
 }
 
 fn config(
@@ -251,6 +254,7 @@ fn explain(core: usize, error: &NodeError) -> StartError {
             format!("shard {shard} cannot be opened: {why}"),
             open_hint(*kind),
         ),
+        NodeError::File { why, kind } => (1, why.clone(), file_hint(*kind)),
         NodeError::Listen(why) => (
             1,
             format!("core {core} cannot listen: {why}"),
@@ -272,6 +276,15 @@ fn explain(core: usize, error: &NodeError) -> StartError {
     StartError {
         exit,
         ..StartError::new(error, hint)
+    }
+}
+
+fn file_hint(kind: Option<io::ErrorKind>) -> &'static str {
+    match kind {
+        None => {
+            "restore it, or remove it: MEMBERS is made anew by the next handshakes, CLOCK by a wall clock that is right"
+        }
+        Some(kind) => uring::remedy(kind),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Settings {
     pub peers: Vec<String>,
     /// How the other members reach this node, `host:port`; worked out from `peers` when absent.
     pub advertise: Option<String>,
+    /// Members to be taken in whatever data directory they come with.
+    pub accept_member: Vec<String>,
     pub cluster_secret: Option<String>,
     /// As typed: the banner repeats it.
     pub dir: String,
@@ -118,6 +120,13 @@ pub const SETTINGS: &[Setting] = &[
                 peers(v).map(|list| list.into_iter().next()),
             )
         },
+    },
+    Setting {
+        env: "KVSTORE_ACCEPT_MEMBER",
+        flag: Some("accept-member"),
+        default: "",
+        help: "a member that comes with a new data directory and is to be sent all it lacks, host:port as in -peers; for one start",
+        set: |s, v| put(&mut s.accept_member, peers(v)),
     },
     Setting {
         env: "CLUSTER_SECRET",

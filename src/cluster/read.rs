@@ -155,9 +155,9 @@ pub enum Action {
 pub enum Outcome {
     /// [`Read::newest`] as it is now; it may be a tombstone, or nothing.
     Found,
-    /// Certain, before time was over. With `answered` not below `needed`, the newest version could not be put on
-    /// enough replicas.
-    Unavailable { answered: u16, needed: u16 },
+    /// Certain, before time was over: so many have answered or still may. With `alive` not below `needed`, the newest
+    /// version could not be put on enough replicas.
+    Unavailable { alive: u16, needed: u16 },
     /// Time was over first.
     TimedOut { answered: u16, needed: u16 },
     /// Everybody alive has answered, and nobody with a version as new as the client has seen.
@@ -476,8 +476,9 @@ impl Read {
     }
 
     fn unavailable(&self) -> Outcome {
+        let alive = |r: &Replica| r.has_answered() || r.is_reading() || r.is_fresh();
         Outcome::Unavailable {
-            answered: self.answers(),
+            alive: self.count(alive),
             needed: self.needed,
         }
     }
@@ -541,8 +542,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Found => f.write_str("found"),
-            Outcome::Unavailable { answered, needed } => {
-                write!(f, "unavailable answered={answered} needed={needed}")
+            Outcome::Unavailable { alive, needed } => {
+                write!(f, "unavailable alive={alive} needed={needed}")
             }
             Outcome::TimedOut { answered, needed } => {
                 write!(f, "timed out answered={answered} needed={needed}")

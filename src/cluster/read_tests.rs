@@ -300,8 +300,8 @@ impl Session {
                     world.floor = world.floor.max(newest);
                 }
             }
-            Outcome::Unavailable { answered, .. } if usize::from(answered) < needed => {
-                assert!(self.readable() < needed, "it could be read");
+            Outcome::Unavailable { alive, .. } if usize::from(alive) < needed => {
+                assert_eq!(self.readable(), usize::from(alive), "it could be read");
             }
             Outcome::Unavailable { .. } => {
                 let able = |t: &&Target| {

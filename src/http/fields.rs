@@ -14,6 +14,17 @@ pub struct AnswerHead<'a> {
     pub bytes: usize,
 }
 
+impl AnswerHead<'_> {
+    /// Length of the body behind it, as far as its head tells: none when it does not.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        let mut fields = self.fields.iter();
+        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+        let digits = length.and_then(|(_, value)| str::from_utf8(value).ok());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+}
+
 /// The bytes are no head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAnswer;
@@ -68,6 +79,11 @@ mod tests {
         let head = answer_head(bytes).expect("a head").expect("whole");
         assert_eq!((head.status, head.bytes), (101, bytes.len() - 4));
         assert_eq!(head.fields, [("A", &b"1"[..])]);
+        for (length, bytes) in [("content-length: 70", 70), ("Content-Length: x", 0)] {
+            let head = format!("HTTP/1.1 403 No\r\n{length}\r\n\r\n");
+            let head = answer_head(head.as_bytes()).unwrap().unwrap();
+            assert_eq!(head.body_bytes(), bytes);
+        }
         assert_eq!(answer_head(b"SSH-2.0-x\r\n"), Err(NoAnswer));
     }
 }

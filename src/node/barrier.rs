@@ -22,7 +22,7 @@ pub(crate) struct Gathered {
     pub early: Vec<(usize, Msg)>,
 }
 
-/// Waits for all cores; `None` when the node stops before.
+/// Waits: core 0 for all cores, to which it then owes `Kind::Listen`; the others for that. `None`: the node stops before.
 pub(crate) async fn all_open(rt: &Rt, port: &mut Port<Msg>, own: Started) -> Option<Gathered> {
     let mut started = own;
     let mut early = Vec::new();
@@ -59,9 +59,6 @@ pub(crate) async fn all_open(rt: &Rt, port: &mut Port<Msg>, own: Started) -> Opt
             })
             .await;
         }
-    }
-    if rt.core() == 0 {
-        tell_others(rt, port, || Kind::Listen);
     }
     Some(Gathered { started, early })
 }

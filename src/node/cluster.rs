@@ -1,4 +1,4 @@
-//! Pure. What every core knows of the cluster it serves in: facts of the start that never change.
+//! What every core knows of the cluster it serves in: facts of the start, which never change, and addresses, which may.
 //!
 //! ```text
 //! member   index (NodeId)   ring name, zone       from the topology: equal on all members, or they do not talk
@@ -7,11 +7,11 @@
 //!
 //! A node that is alone has none of this: its requests take the path without replication.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::member::NodeId;
 use crate::cluster::ring::Topology;
+use crate::rt::resolve::Book;
 use crate::wire::proof::Secret;
 
 /// One per process; each core gets an equal copy.
@@ -20,8 +20,9 @@ pub struct Cluster {
     /// Members, copies (N) and virtual nodes. At least two members.
     pub topology: Topology,
     pub me: NodeId,
-    /// Where each member is dialled, by [`NodeId`]; the first that answers serves. Empty: not known yet, or me.
-    pub addresses: Vec<Vec<SocketAddr>>,
+    /// Where each member is dialled, by [`NodeId`]; the first that answers serves. Of all that is here, this alone
+    /// may change: whoever looks names up writes into it.
+    pub addresses: Book,
     /// Replicas that must hold a write before it is answered (W), 1..=N.
     pub write_quorum: u16,
     /// Replicas that must have answered before a read is (R), 1..=N.
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub timeout: Duration,
     /// CLUSTER_SECRET: peers must prove that they know it.
     pub secret: Option<Secret>,
+    /// Members to be taken in whatever data directory they come with, once; they are sent all they lack.
+    pub accept: Vec<NodeId>,
 }
 
 /// How many replicas one request wants, in its own words: `?consistency=`, `?w=` or `?r=`.

@@ -13,20 +13,25 @@
 //! nothing; deadlines are one queue, because all requests have the same patience.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::answer::Written;
+use super::ceiling::{self, Ceiling};
 use super::cluster::{Cluster, Level};
 use super::failure::{Failure, Refusal};
+use super::greet::Identity;
 use super::handoff::ShardHints;
+use super::known;
 use super::links::{Heard, What};
 use super::msg::Reply;
-use super::peers::{Arrived, Identity, NotSent, Peers};
+use super::peers::{Arrived, NotSent, Peers};
 use super::route::{Place, Router};
+use super::small_file::SmallFile;
 use super::writing::write_event;
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
-use crate::base::slices::Slice;
+use crate::base::slices::{Slice, Slices};
 use crate::base::time::Instant;
 use crate::cluster::read::{self};
 use crate::cluster::ring::Ring;
@@ -43,6 +48,14 @@ pub(crate) struct Member {
     pub identity: Rc<Identity>,
     /// For each shard of this core, in order.
     pub hints: Vec<ShardHints>,
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Who was met before: `MEMBERS` in it.
+    pub members_file: SmallFile,
+    /// What the clocks of the next start begin at: `CLOCK` in it.
+    pub clock_file: SmallFile,
+    /// On core 0, once it serves.
+    pub ceiling: Option<Ceiling>,
     pub(super) deadlines: VecDeque<(Instant, u64)>,
     pub(super) hedges: VecDeque<(Instant, u64)>,
     pub(super) chance: fastrand::Rng,
@@ -71,6 +84,7 @@ impl Member {
         rt: &Rt,
         facts: &Rc<Cluster>,
         identity: &Rc<Identity>,
+        dir: &Path,
         log: Rc<dyn Fn(&str)>,
     ) -> Member {
         Member {
@@ -79,6 +93,10 @@ impl Member {
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
             hints: Vec::new(),
+            dir: dir.to_owned(),
+            members_file: SmallFile::new(dir.join(known::FILE)),
+            clock_file: SmallFile::new(dir.join(ceiling::FILE)),
+            ceiling: None,
             deadlines: VecDeque::new(),
             hedges: VecDeque::new(),
             chance: fastrand::Rng::with_seed(rt.entropy()),
@@ -92,6 +110,20 @@ impl Member {
 
     pub(super) fn copies(&self) -> u16 {
         self.facts.topology.copies() as u16
+    }
+
+    /// What a member that has nothing lacks of what this node may have, if it is to be taken in so.
+    pub(super) fn owed_whole(&self, node: NodeId) -> Option<Slices> {
+        self.facts.accept.contains(&node).then(|| {
+            let both = |slice: &Slice| {
+                self.ring.is_replica(*slice, node) && self.ring.is_replica(*slice, self.facts.me)
+            };
+            let mut slices = Slices::NONE;
+            for slice in Slice::all().filter(both) {
+                slices.insert(slice);
+            }
+            slices
+        })
     }
 
     /// The replicas of a slice as they stand now, this node first.
@@ -196,6 +228,8 @@ impl Router {
     /// Hands over what peers have said. True when there was something.
     pub(crate) fn take_heard(&mut self) -> bool {
         let mut worked = false;
+        self.introduce();
+        self.keep_ceiling();
         while let Some(arrived) = self
             .member
             .as_mut()

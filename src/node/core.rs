@@ -225,6 +225,7 @@ impl<'r> Core<'r> {
                         Err(error) => (self.router.log)(&format!("link of a peer: {error}")),
                     }
                 }
+                Kind::Met(name, node) => self.router.met(&name, node),
                 // Both belong to the start, which is over.
                 Kind::Opened(_) | Kind::Listen => {}
             }

@@ -26,8 +26,8 @@ pub(crate) enum Failure {
     NotApplied { alive: u16, needed: u16 },
     /// Too few replicas have confirmed the write in time; it may appear yet.
     Uncertain { acks: u16, needed: u16 },
-    /// Too few replicas could be read; certain, at once.
-    Unavailable { answered: u16, needed: u16 },
+    /// So few replicas can be read, certainly; or, where those suffice, too few can take the newest value.
+    Unavailable { alive: u16, needed: u16 },
     /// Too few replicas were read in time.
     TimedOut { answered: u16, needed: u16 },
     /// Nobody alive has a version as new as the client has seen.
@@ -134,10 +134,15 @@ impl Failure {
                 format!("{acks} of the {needed} replicas needed have confirmed; it may be kept; outcome: unknown")
                     .into(),
             ),
-            Failure::Unavailable { answered, needed } => (
+            Failure::Unavailable { alive, needed } if alive < needed => (
                 Status::ServiceUnavailable,
                 "unavailable",
-                format!("too few replicas can be read: {answered} of {needed} answered").into(),
+                format!("too few replicas can be read: {alive} of the {needed} needed").into(),
+            ),
+            Failure::Unavailable { .. } => (
+                Status::ServiceUnavailable,
+                "unavailable",
+                "too few replicas can take the newest value, so a later read might not find it".into(),
             ),
             Failure::TimedOut { answered, needed } => (
                 Status::GatewayTimeout,

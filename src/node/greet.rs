@@ -4,13 +4,22 @@ use super::cluster::Cluster;
 use super::coordinate::Member;
 use super::failure::Refusal;
 use super::json;
-use super::peers::Identity;
 use super::route::Router;
 use super::served::Guest;
 use crate::base::member::NodeId;
 use crate::http::fields;
 use crate::wire::hello::{self, Hello};
 use crate::wire::proof::Ends;
+
+/// What this process says of itself in a handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub node_uuid: u128,
+    pub cores: u16,
+    pub shards: u16,
+    pub digest: u64,
+    pub fields: String,
+}
 
 impl Router {
     /// Judges the Upgrade request of a member, given its header fields: the core its connection is for, and what
@@ -25,9 +34,12 @@ impl Router {
         if let Err(mismatch) = hello::judge(&mine, &theirs) {
             return Err(self.turned_away(theirs.from, &mismatch.to_string()));
         }
-        let known = facts.topology.find(theirs.from);
-        if known.is_none_or(|node| node == facts.me) {
+        let found = facts.topology.find(theirs.from);
+        if found.is_none_or(|node| node == facts.me) {
             return Err(self.turned_away(theirs.from, "it is no member of this cluster"));
+        }
+        if let Err(why) = member.peers.judge(theirs.from, theirs.node) {
+            return Err(self.turned_away(theirs.from, &why));
         }
         let head = mine.answer_head(
             &theirs,

@@ -157,3 +157,11 @@ impl Heard {
         }
     }
 }
+
+/// What another end says instead of 101, for one line of the log.
+pub(super) fn said_no(status: u16, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default();
+    let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
+    format!("it refuses us with {status}: {line}")
+}

@@ -35,6 +35,7 @@ mod arrivals;
 mod barrier;
 mod batch;
 pub mod body;
+mod ceiling;
 pub mod cluster;
 mod conn;
 mod coordinate;
@@ -48,6 +49,7 @@ pub mod hint_log;
 pub mod hint_row;
 mod hosts;
 mod json;
+mod known;
 mod link;
 mod links;
 mod metrics;
@@ -64,9 +66,12 @@ mod scan;
 mod scan_run;
 mod served;
 mod slots;
+mod small_file;
 mod turn;
 mod writing;
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;
 
@@ -79,12 +84,15 @@ use self::barrier::{all_open, tell_others};
 use self::cluster::Cluster;
 use self::coordinate::Member;
 use self::core::Core;
+use self::greet::Identity;
 use self::handoff::ShardHints;
 use self::hint_log::HintLog;
+use self::known::Known;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
-use self::peers::Identity;
 use self::route::Router;
+use crate::base::member::NodeId;
+use crate::base::version::Version;
 use crate::rt::Rt;
 use crate::rt::mesh::Port;
 use crate::store::Store;
@@ -115,6 +123,8 @@ pub struct Started {
     pub tables_time: Duration,
     pub wal_entries: u64,
     pub wal_time: Duration,
+    /// No clock of the node begins above this version.
+    pub newest: Version,
 }
 
 /// Why a core stopped serving. The process ends; the others were asked to stop through `Rt::stop`.
@@ -124,6 +134,11 @@ pub enum NodeError {
     /// the bytes. Exit 1: an operator must look.
     Open {
         shard: u16,
+        why: String,
+        kind: Option<io::ErrorKind>,
+    },
+    /// A small file of the data directory cannot be read, or says nothing that makes sense; as above. Exit 1.
+    File {
         why: String,
         kind: Option<io::ErrorKind>,
     },
@@ -161,7 +176,8 @@ pub async fn run(
             fields: cluster.topology.fields(),
         };
         let (facts, identity) = (Rc::new(cluster.clone()), Rc::new(identity));
-        Box::new(Member::new(&rt, &facts, &identity, Rc::clone(&log)))
+        let dir = &config.store.dir;
+        Box::new(Member::new(&rt, &facts, &identity, dir, Rc::clone(&log)))
     });
     let mut router = Router::new(&rt, owners, &shared, port, member, log);
     let served = serve(&rt, &mut router, config, announce).await;
@@ -169,6 +185,8 @@ pub async fn run(
         rt.stop().raise();
         // Whatever this core has left undone, the others need not wait for it.
         tell_others(&rt, &mut router.port, || Kind::Drained);
+    } else {
+        router.lower_ceiling().await;
     }
     if let Some(member) = &router.member {
         for hints in &member.hints {
@@ -187,11 +205,17 @@ async fn serve(
     config: Config,
     announce: Announce,
 ) -> Result<(), NodeError> {
-    let own = open_shards(rt, router, &config.store).await?;
+    let floor = recall(rt, router).await?;
+    let mut own = open_shards(rt, router, &config.store).await?;
+    own.newest = own.newest.max(floor);
     let Some(gathered) = all_open(rt, &mut router.port, own).await else {
         tell_others(rt, &mut router.port, || Kind::Drained);
         return Ok(());
     };
+    if rt.core() == 0 {
+        router.set_ceiling(gathered.started.newest).await;
+        tell_others(rt, &mut router.port, || Kind::Listen);
+    }
     let net = rt.net(&config.listen).map_err(NodeError::Listen)?;
     let announce = (announce, gathered.started);
     let mut core = Core::new(rt, net, router, config.host_names, gathered.early, announce);
@@ -200,6 +224,21 @@ async fn serve(
         Some(why) => Err(NodeError::Log(why)),
         None => Ok(()),
     }
+}
+
+/// What this node knows from before: the other members, and the version all its clocks begin at.
+async fn recall(rt: &Rt, router: &mut Router) -> Result<Version, NodeError> {
+    let Some(member) = &mut router.member else {
+        return Ok(Version::ZERO);
+    };
+    let floor = Version::at_ms(ceiling::read(rt, &member.dir).await?);
+    router.clock.observe(floor);
+    let mut known = Known::open(rt, &member.dir).await?;
+    let members = member.facts.topology.members();
+    let accepted = member.facts.accept.iter();
+    known.forget(accepted.map(|node| members[node.index()].name.as_str()));
+    member.peers.known = known;
+    Ok(floor)
 }
 
 /// Opens the shards of this core, one after the other: recovery is bound by the disk.
@@ -232,6 +271,7 @@ async fn open_shards(
         started.tables_time += opened.tables_time;
         started.wal_entries += opened.wal_entries;
         started.wal_time += opened.wal_time;
+        started.newest = started.newest.max(opened.max_version);
         router.add_store(store, opened.max_version);
         open_hints(rt, router, options, shard).await?;
     }
@@ -253,11 +293,25 @@ async fn open_hints(
     let names: Vec<String> = members.map(|member| member.name.clone()).collect();
     let (dir, node) = (&options.dir, options.node_uuid);
     let opened = HintLog::open(rt, dir, shard, node, &names, log).await;
-    let (hints, pending) = opened.map_err(|error| NodeError::Open {
+    let (hints, mut pending) = opened.map_err(|error| NodeError::Open {
         shard,
         why: error.0,
         kind: error.1,
     })?;
+    for (at, pending) in pending.iter_mut().enumerate() {
+        let node = NodeId(at as u16);
+        let Some(slices) = member.owed_whole(node) else {
+            continue;
+        };
+        // Before anybody is dialled: once the new one is known, nothing else tells that it came with nothing.
+        pending.dirty.union(&slices);
+        let saved = hints.save_dirty(node, &pending.dirty).await;
+        saved.map_err(|_| NodeError::Open {
+            shard,
+            why: "what the accepted member lacks cannot be noted on disk".to_owned(),
+            kind: None,
+        })?;
+    }
     member.hints.push(ShardHints::new(hints, &pending, shards));
     Ok(())
 }
@@ -269,5 +323,6 @@ impl Started {
         self.tables_time = self.tables_time.max(other.tables_time);
         self.wal_entries += other.wal_entries;
         self.wal_time = self.wal_time.max(other.wal_time);
+        self.newest = self.newest.max(other.newest);
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Listening,
     /// A peer has dialled: the connection is for a shard of the receiver.
     HandOver(HandOver),
+    /// From core 0: the member of this name was met with this identity.
+    Met(String, u128),
     /// The sender has no request left and will ask for nothing more.
     Drained,
 }

@@ -22,8 +22,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::greet;
-use super::links::{Heard, Link, Peer, Phase, Spot, What};
+use super::greet::{self, Identity};
+use super::known::Known;
+use super::links::{Heard, Link, Peer, Phase, Spot, What, said_no};
 use super::slots::Slots;
 use crate::base::hash::{KeyHash, Map};
 use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
@@ -43,6 +44,8 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(2);
 /// Pauses between dials: the first, doubled up to the last.
 const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(2);
+/// A peer whose address is not known is looked for in the book so often.
+const REDIAL_UNKNOWN: Duration = Duration::from_millis(200);
 /// A peer that disagrees is asked again so often: somebody may be mending its settings.
 const REDIAL_REFUSED: Duration = Duration::from_secs(5);
 /// An open link on which nothing has come for so long, although pings left, is dead.
@@ -50,23 +53,17 @@ const LINK_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Longest head of an answer to a dial.
 const GREETING_BYTES_MAX: usize = 32 << 10;
 
-/// What this process says of itself in a handshake.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub node_uuid: u128,
-    pub cores: u16,
-    pub shards: u16,
-    pub digest: u64,
-    pub fields: String,
-}
-
 /// All peers of one core.
 pub(crate) struct Peers {
     rt: Rt,
-    facts: Rc<Cluster>,
+    pub(super) facts: Rc<Cluster>,
     identity: Rc<Identity>,
     /// By [`NodeId`]; my own entry is unused.
     peers: Vec<Peer>,
+    /// The members met before; `known` has what may be done with it.
+    pub(super) known: Known,
+    /// Who was met since this was last taken.
+    pub(super) met: Vec<(String, u128)>,
     by_token: Map<Token, Spot>,
     requests: Slots<Request>,
     detector: Detector,
@@ -119,6 +116,8 @@ impl Peers {
         Peers {
             rt: rt.clone(),
             peers: (0..members).map(peer).collect(),
+            known: Known::default(),
+            met: Vec::new(),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
             by_token: Map::default(),
@@ -304,9 +303,9 @@ impl Peers {
 
     fn dial(&mut self, net: &mut Net, spot: Spot, now: Instant) {
         let failures = self.link(spot).failures as usize;
-        let addresses = &self.facts.addresses[spot.node.index()];
-        let Some(&address) = addresses.get(failures % addresses.len().max(1)) else {
-            self.failed(spot, now, "its address is not known");
+        let Some(address) = self.facts.addresses.nth(spot.node.index(), failures) else {
+            // Whoever looks names up tells of it.
+            self.link(spot).phase = Phase::Idle(Some(now + REDIAL_UNKNOWN));
             return;
         };
         let token = match net.connect(address) {
@@ -425,14 +424,12 @@ impl Peers {
             }
         };
         if head.status != 101 {
-            let text = String::from_utf8_lossy(&bytes[head.bytes..]);
-            let line = text.lines().next().unwrap_or_default();
-            let line: String = line.chars().filter(|c| !c.is_control()).take(300).collect();
-            self.disagree(
-                net,
-                spot,
-                &format!("it refuses us with {}: {line}", head.status),
-            );
+            let body = head.bytes.saturating_add(head.body_bytes());
+            if bytes.len() < body.min(GREETING_BYTES_MAX) {
+                return None;
+            }
+            let why = said_no(head.status, &bytes[head.bytes..]);
+            self.disagree(net, spot, &why);
             return None;
         }
         let answer = match Answer::read(head.fields.iter().copied()) {
@@ -448,7 +445,9 @@ impl Peers {
         let facts = Rc::clone(&self.facts);
         let mine = greet::hello(&facts, &self.identity, &name, answer.hello.core, nonce);
         let accepted = answer.accept(&mine, facts.secret.as_ref());
-        match accepted {
+        let accepted = accepted.map_err(|refusal| refusal.to_string());
+        let node = answer.hello.node;
+        match accepted.and_then(|proof| self.meet(&name, node).map(|()| proof)) {
             Ok(proof) => {
                 let (cores, shards) = (answer.cores, answer.shards);
                 let spot = self.open(net, spot, token, (cores, answer.hello.core, shards));
@@ -458,8 +457,8 @@ impl Peers {
                 }
                 Some((head.bytes, spot))
             }
-            Err(refusal) => {
-                self.disagree(net, spot, &refusal.to_string());
+            Err(why) => {
+                self.disagree(net, spot, &why);
                 None
             }
         }
@@ -598,6 +597,9 @@ impl Peers {
             ..Link::new(Some(now + pause))
         };
         let peer = &mut self.peers[spot.node.index()];
+        if !was_open {
+            self.facts.addresses.doubt(spot.node.index());
+        }
         if !was_open && !peer.links.iter().any(Link::is_open) {
             self.detector.on(now, spot.node, health::Event::Refused);
         }

@@ -258,9 +258,7 @@ fn found(
 ) -> Result<Option<OwnedEntry>, Failure> {
     match outcome {
         read::Outcome::Found => Ok(newest.cloned()),
-        read::Outcome::Unavailable { answered, needed } => {
-            Err(Failure::Unavailable { answered, needed })
-        }
+        read::Outcome::Unavailable { alive, needed } => Err(Failure::Unavailable { alive, needed }),
         read::Outcome::TimedOut { answered, needed } => Err(Failure::TimedOut { answered, needed }),
         read::Outcome::Stale => Err(Failure::Stale),
     }

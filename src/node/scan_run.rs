@@ -253,7 +253,7 @@ impl Router {
             usize::from(needed),
         );
         let covered = covered.map_err(|gap| Failure::Unavailable {
-            answered: gap.alive as u16,
+            alive: gap.alive as u16,
             needed,
         })?;
         let mut streams = Vec::new();

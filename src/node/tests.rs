@@ -21,8 +21,8 @@ use crate::store::format::newborn;
 use crate::store::options::Options;
 
 const SERVER: u16 = 1;
-const CLIENT: u16 = 2;
-const PORT: u16 = 8081;
+pub(super) const CLIENT: u16 = 2;
+pub(super) const PORT: u16 = 8081;
 /// Pauses of a client that waits for the network.
 const SHORT: Duration = Duration::from_micros(50);
 const LONG: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ struct Town {
     cores: Cell<usize>,
 }
 
-fn config(shards: u16) -> Config {
+pub(super) fn config(shards: u16) -> Config {
     Config {
         store: Options {
             dir: PathBuf::from("/data"),
@@ -131,8 +131,8 @@ impl Town {
 }
 
 /// One connection that speaks raw bytes.
-struct Client {
-    rt: Rt,
+pub(super) struct Client {
+    pub(super) rt: Rt,
     net: Net,
     token: Token,
     seed: u64,
@@ -145,7 +145,7 @@ struct Client {
 }
 
 impl Client {
-    fn connect(rt: &Rt, server: SocketAddr, seed: u64) -> Client {
+    pub(super) fn connect(rt: &Rt, server: SocketAddr, seed: u64) -> Client {
         let mut net = rt.net(&[]).expect("a client");
         let token = net.connect(server).expect("a socket");
         Client {
@@ -243,7 +243,7 @@ impl Client {
         }
     }
 
-    async fn ask(&mut self, request: &str) -> String {
+    pub(super) async fn ask(&mut self, request: &str) -> String {
         self.send(request.as_bytes()).await;
         let method = if request.starts_with("HEAD") {
             Method::Head
@@ -254,16 +254,16 @@ impl Client {
     }
 }
 
-fn get(target: &str) -> String {
+pub(super) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: node\r\n\r\n")
 }
 
-fn post(target: &str, body: &str) -> String {
+pub(super) fn post(target: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {target} HTTP/1.1\r\nHost: node\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-fn put(key: &str, value: &str) -> String {
+pub(super) fn put(key: &str, value: &str) -> String {
     post(
         "/put",
         &format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}"),

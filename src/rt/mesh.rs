@@ -1,4 +1,4 @@
-//! Core to core mailboxes: with `stop`, the only memory two cores share.
+//! Core to core mailboxes: with `stop` and `resolve`, the only memory two cores share.
 //!
 //! One lane per ordered pair of cores. A core collects messages for a peer in a plain vector and `ship`s the
 //! vector once per turn: one lock, one move of pointers, and one wake only when the peer is parked. The lock
@@ -12,7 +12,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    reason = "one of the two places where cores share memory"
+    reason = "one of the places where cores share memory"
 )]
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -14,13 +14,14 @@
 //!
 //! Invariants: nothing above names glommio, `std::fs`, `std::net`, `std::thread` or a clock. A future of this
 //! layer may be dropped at any await; buffers belong to the operation in flight. The only memory two cores
-//! share is [`mesh`] and [`stop`].
+//! share is [`mesh`], [`stop`] and [`resolve`].
 
 pub mod early;
 pub mod file;
 pub mod log;
 pub mod mesh;
 pub mod net;
+pub mod resolve;
 pub mod sim;
 pub mod stop;
 pub mod uring;

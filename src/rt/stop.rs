@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    reason = "one of the two places where cores share memory"
+    reason = "one of the places where cores share memory"
 )]
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -356,8 +356,9 @@ impl End {
             eof: false,
             error: None,
             shut: false,
-            wants_read: true,
-            wants_write: false,
+            // As with the real one: who connects hears first that it has.
+            wants_read: connected,
+            wants_write: !connected,
         }
     }
 }

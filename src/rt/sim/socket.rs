@@ -572,6 +572,7 @@ mod tests {
         let mut listening = server.net(&[address(1)]).unwrap();
         let mut net = client.net(&[]).unwrap();
         let here = net.connect(address(1)).unwrap();
+        net.set_interest(here, true, false).unwrap();
         let polled = |net: &mut net::Net| {
             let mut events = Vec::new();
             net.poll(&mut events).unwrap();

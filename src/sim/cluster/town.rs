@@ -187,6 +187,7 @@ impl Town {
             secret: plan
                 .secret
                 .then(|| Secret::new(b"known to all members").expect("long enough")),
+            accept: Vec::new(),
         }
     }
 

@@ -1,0 +1,448 @@
+//! Three nodes in a simulated world, N=3: who is who, and what clocks and addresses may do.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::tests::{Client, PORT, config, get, post, put};
+use super::{Config, Started, run};
+use crate::base::member::NodeId;
+use crate::cluster::ring::{Member, Topology};
+use crate::rt::Rt;
+use crate::rt::mesh::mesh;
+use crate::rt::resolve::Book;
+use crate::rt::sim::World;
+use crate::store::format::newborn;
+
+const NODES: u16 = 3;
+/// A machine that is no node.
+const CLIENTS: u16 = 9;
+const NAMES: [&str; NODES as usize] = ["a:1", "b:1", "c:1"];
+/// As the index of a node.
+const A: u16 = 0;
+const B: u16 = 1;
+const C: u16 = 2;
+const SHARDS: u16 = 3;
+/// Long enough for everything that is not broken: handshakes, detectors, hand-offs.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Three nodes and a machine of clients.
+struct Town {
+    world: World,
+    client: Rt,
+    /// N.
+    copies: usize,
+    nodes: Vec<Setup>,
+}
+
+/// What one node is started with, and what it has told its operator.
+struct Setup {
+    uuid: Cell<u128>,
+    cores: usize,
+    accept: RefCell<Vec<NodeId>>,
+    book: Book,
+    log: Rc<RefCell<Vec<String>>>,
+}
+
+impl Town {
+    /// Disks are there, nobody runs.
+    fn new(seed: u64) -> Town {
+        let world = World::new(seed);
+        let client = world.boot(CLIENTS, 1).remove(0);
+        let setup = |node: u16| Setup {
+            uuid: Cell::new(100 + u128::from(node)),
+            cores: 1 + (seed as usize + usize::from(node)) % 2,
+            accept: RefCell::default(),
+            book: (0..NODES).map(|node| vec![address(node)]).collect(),
+            log: Rc::default(),
+        };
+        let town = Town {
+            world,
+            client,
+            copies: 3,
+            nodes: (0..NODES).map(setup).collect(),
+        };
+        for node in 0..NODES {
+            town.wipe(node, town.setup(node).uuid.get());
+        }
+        town
+    }
+
+    /// All run and have found each other.
+    fn whole(seed: u64) -> Town {
+        Town::new(seed).started()
+    }
+
+    fn started(self) -> Town {
+        let town = self;
+        for node in 0..NODES {
+            town.boot(node);
+        }
+        for node in 0..NODES {
+            town.until(node, "\"status\":\"ok\"");
+        }
+        town
+    }
+
+    fn setup(&self, node: u16) -> &Setup {
+        &self.nodes[usize::from(node)]
+    }
+
+    /// Ends the node and gives it a new disk with this identity.
+    fn wipe(&self, node: u16, uuid: u128) {
+        self.world.kill(ip_of(node));
+        let disk = self.world.disk(ip_of(node));
+        for (path, _) in disk.files() {
+            disk.remove(&path);
+        }
+        for (path, bytes) in (0..SHARDS).map(newborn) {
+            disk.write(&Path::new("/data").join(path), &bytes);
+        }
+        self.setup(node).uuid.set(uuid);
+    }
+
+    fn config(&self, node: u16) -> Config {
+        let member = |name: &&str| Member {
+            name: (*name).to_owned(),
+            zone: String::new(),
+        };
+        let topology = Topology::new(NAMES.iter().map(member).collect(), self.copies, 10);
+        let setup = self.setup(node);
+        let mut config = config(SHARDS);
+        config.store.node_uuid = setup.uuid.get();
+        config.listen = vec![address(node)];
+        config.cluster = Some(Cluster {
+            topology: topology.expect("three members"),
+            me: NodeId(node),
+            addresses: setup.book.clone(),
+            write_quorum: 1,
+            read_quorum: 1,
+            timeout: Duration::from_secs(2),
+            secret: None,
+            accept: setup.accept.borrow().clone(),
+        });
+        config
+    }
+
+    /// Starts a node, again if it runs, and waits until it has announced itself.
+    fn boot(&self, node: u16) {
+        let announced = Rc::new(Cell::new(false));
+        let setup = self.setup(node);
+        setup.log.borrow_mut().clear();
+        let cores = self.world.boot(ip_of(node), setup.cores);
+        for (rt, port) in cores.into_iter().zip(mesh(setup.cores)) {
+            let announced = Rc::clone(&announced);
+            let announce = move |_: &Started| announced.set(true);
+            let log = Rc::clone(&setup.log);
+            let log = Rc::new(move |text: &str| log.borrow_mut().push(text.to_owned()));
+            let node = run(rt.clone(), port, self.config(node), Box::new(announce), log);
+            rt.spawn(async move { drop(node.await) });
+        }
+        for _ in 0..10_000 {
+            self.world.run_for(Duration::from_millis(1));
+            if announced.get() {
+                return;
+            }
+        }
+        panic!("{}: node {node} did not start", self.seed());
+    }
+
+    /// As [`Town::boot`], taking a member in whatever it has.
+    fn boot_accepting(&self, node: u16, member: u16) {
+        self.setup(node).accept.replace(vec![NodeId(member)]);
+        self.boot(node);
+        self.setup(node).accept.take();
+    }
+
+    /// Stops a node in order.
+    fn stop(&self, node: u16) {
+        self.world.stop(ip_of(node));
+        self.world.run_for(SOON);
+        self.world.kill(ip_of(node));
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&self, node: u16, request: &str) -> String {
+        let (rt, seed) = (self.client.clone(), self.world.seed());
+        self.world.run(&self.client, async move {
+            Client::connect(&rt, address(node), seed).ask(request).await
+        })
+    }
+
+    /// Asks for the health of a node until it says so; all of its cores, because any may be asked.
+    fn until(&self, node: u16, wanted: &str) {
+        let mut health = String::new();
+        for _ in 0..300 {
+            let mut all = true;
+            for _ in 0..6 {
+                health = self.ask(node, &get("/health"));
+                all &= health.contains(wanted);
+            }
+            if all {
+                return;
+            }
+            self.world.run_for(Duration::from_millis(100));
+        }
+        let log = self.setup(node).log.borrow();
+        panic!("{}: {health} lacks {wanted}; {log:#?}", self.seed());
+    }
+
+    fn logged(&self, node: u16, part: &str) -> bool {
+        let log = self.setup(node).log.borrow();
+        log.iter().any(|line| line.contains(part))
+    }
+
+    fn file(&self, node: u16, name: &str) -> String {
+        let bytes = self
+            .world
+            .disk(ip_of(node))
+            .read_durable(&PathBuf::from("/data").join(name));
+        String::from_utf8(bytes.unwrap_or_default()).expect("text")
+    }
+
+    fn seed(&self) -> String {
+        format!("SEED={}", self.world.seed())
+    }
+}
+
+/// Nodes of a world count from 1.
+fn ip_of(node: u16) -> u16 {
+    node + 1
+}
+
+fn address(node: u16) -> SocketAddr {
+    SocketAddr::new(World::ip(ip_of(node)), PORT)
+}
+
+fn uuid(node: u128) -> String {
+    format!("{node:032x}")
+}
+
+#[test]
+fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everything() {
+    for seed in 0..6 {
+        let town = Town::whole(seed);
+        for n in 0..40 {
+            let request = put(&format!("k{n}"), "v");
+            let request = request.replace("/put ", "/put?consistency=all ");
+            assert_eq!(town.ask(A, &request), "200 OK", "SEED={seed}");
+        }
+        assert!(town.file(A, "MEMBERS").contains(&uuid(101)), "SEED={seed}");
+        town.wipe(B, 201);
+        town.boot(B);
+        for node in [A, B, C] {
+            town.until(node, "\"status\":\"mismatch\"");
+        }
+        for node in [A, C] {
+            town.until(node, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");
+            let me = NAMES[usize::from(node)];
+            let remedy = format!("start {me} once with -accept-member b:1");
+            assert!(town.logged(node, &remedy), "SEED={seed}");
+            let heard = town.setup(B).log.borrow().clone();
+            assert!(
+                town.logged(B, &remedy),
+                "SEED={seed}: the new one hears of it too, {heard:#?}"
+            );
+        }
+        // What is known outlives a restart, and the stranger counts for no write.
+        town.boot(A);
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");
+        town.until(A, "{\"name\":\"c:1\",\"state\":\"up\"}");
+        let all = post("/delete?key=none&consistency=all", "");
+        let refused = town.ask(A, &all);
+        assert!(
+            refused.starts_with("503 2 of the 3"),
+            "SEED={seed}: {refused}"
+        );
+        let refused = town.ask(A, &get("/get?key=k1&consistency=all"));
+        let want = "503 too few replicas can be read: 2 of the 3 needed\n";
+        assert_eq!(refused, want, "SEED={seed}");
+        assert!(town.file(A, "MEMBERS").contains(&uuid(101)), "SEED={seed}");
+
+        for node in [A, C] {
+            town.boot_accepting(node, B);
+        }
+        for node in [A, B, C] {
+            town.until(node, "\"status\":\"ok\"");
+        }
+        town.world.run_for(3 * SOON);
+        assert!(town.file(A, "MEMBERS").contains(&uuid(201)), "SEED={seed}");
+        // It is known by now, without being accepted.
+        town.boot(A);
+        town.until(A, "\"status\":\"ok\"");
+        town.world.kill(ip_of(A));
+        town.world.kill(ip_of(C));
+        town.until(B, "\"status\":\"degraded\"");
+        for n in 0..40 {
+            let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
+            assert_eq!(answer, "200 v", "SEED={seed} k{n}");
+        }
+    }
+}
+
+#[test]
+fn what_an_accepted_member_lacks_is_noted_before_it_is_known() {
+    let mut missing = 0;
+    for seed in 0..6 {
+        let town = Town::whole(seed);
+        let request = put("k", "v").replace("/put ", "/put?consistency=all ");
+        assert_eq!(town.ask(A, &request), "200 OK", "SEED={seed}");
+        for node in [A, C] {
+            town.stop(node);
+        }
+        town.wipe(B, 201);
+        // It is not there yet when it is accepted; and once it is known, that start is soon over.
+        town.boot_accepting(A, B);
+        town.boot(B);
+        while !town.file(A, "MEMBERS").contains(&uuid(201)) {
+            town.world.run_for(Duration::from_millis(1));
+        }
+        town.world.crash(ip_of(A));
+        missing += u32::from(town.ask(B, &get("/get?key=k")).starts_with("404"));
+        town.boot(A);
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        town.world.run_for(3 * SOON);
+        town.world.kill(ip_of(A));
+        town.until(B, "\"status\":\"degraded\"");
+        assert_eq!(town.ask(B, &get("/get?key=k")), "200 v", "SEED={seed}");
+    }
+    assert!(missing > 0, "the crash came too late in every world");
+}
+
+#[test]
+fn two_names_with_one_data_directory_are_refused() {
+    for seed in 0..6 {
+        let town = Town::new(seed);
+        town.boot(A);
+        town.boot(B);
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        town.wipe(C, 101);
+        town.boot(C);
+        town.until(A, "{\"name\":\"c:1\",\"state\":\"mismatch\"}");
+        assert!(
+            town.logged(A, "c:1 and b:1 have one data directory"),
+            "SEED={seed}"
+        );
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        assert!(!town.file(A, "MEMBERS").contains("c:1"), "SEED={seed}");
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_members_is_asked_again() {
+    for seed in 0..6 {
+        let town = Town::new(seed);
+        town.boot(A);
+        let disk = town.world.disk(ip_of(A));
+        disk.set_capacity(0);
+        town.boot(B);
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        town.world.run_for(SOON);
+        assert!(town.logged(A, "MEMBERS cannot be written"), "SEED={seed}");
+        assert_eq!(town.file(A, "MEMBERS"), "", "SEED={seed}");
+        disk.heal();
+        town.world.run_for(SOON);
+        assert!(town.file(A, "MEMBERS").contains(&uuid(101)), "SEED={seed}");
+    }
+}
+
+/// One copy of each key: the node that stamps keeps none of most of them, so nothing but `CLOCK` tells what it stamped.
+#[test]
+fn stamps_go_on_above_all_before_when_the_wall_clock_is_set_back() {
+    for seed in 0..24 {
+        let mut town = Town::new(seed);
+        town.copies = 1;
+        let town = town.started();
+        town.world.run_for(Duration::from_millis(700 * seed));
+        assert_eq!(town.ask(A, &put("k", "0")), "200 OK", "SEED={seed}");
+        for round in 1..4 {
+            if seed % 2 == 0 {
+                town.world.crash(ip_of(A));
+            } else {
+                town.stop(A);
+            }
+            town.world.set_skew_ms(ip_of(A), -3_600_000 * round);
+            town.boot(A);
+            for other in ["b:1", "c:1"] {
+                town.until(A, &format!("{{\"name\":\"{other}\",\"state\":\"up\"}}"));
+            }
+            let value = round.to_string();
+            assert_eq!(town.ask(A, &put("k", &value)), "200 OK", "SEED={seed}");
+            for node in [A, B, C] {
+                let got = town.ask(node, &get("/get?key=k"));
+                assert_eq!(got, format!("200 {value}"), "SEED={seed} round {round}");
+            }
+        }
+    }
+}
+
+/// A stop in order leaves no clock ahead of the wall, or the next writes of other members would lose.
+#[test]
+fn after_a_stop_in_order_writes_of_other_members_win_at_once() {
+    for seed in 0..8 {
+        let town = Town::whole(seed);
+        town.world.run_for(Duration::from_millis(300 * seed));
+        town.world.stop(ip_of(A));
+        town.world.run_for(Duration::from_secs(1));
+        town.boot(A);
+        for (node, value) in [(A, "1"), (B, "2")] {
+            let all = put("k", value).replace("/put ", "/put?consistency=all ");
+            while !town.ask(node, &all).starts_with("200") {
+                town.world.run_for(Duration::from_millis(20));
+            }
+        }
+        assert_eq!(town.ask(C, &get("/get?key=k")), "200 2", "SEED={seed}");
+    }
+}
+
+#[test]
+fn a_clock_file_that_makes_no_sense_is_refused() {
+    let town = Town::whole(3);
+    assert!(town.file(A, "CLOCK").starts_with("{\"format\":1,"));
+    town.stop(A);
+    let path = PathBuf::from("/data/CLOCK");
+    assert!(town.world.disk(ip_of(A)).flip(&path, 20, 1));
+    let (rt, port) = (town.world.boot(ip_of(A), 1).remove(0), mesh(1).remove(0));
+    let node = run(
+        rt.clone(),
+        port,
+        town.config(A),
+        Box::new(|_| {}),
+        Rc::new(|_| {}),
+    );
+    let refused = town.world.run(&rt, node);
+    let text = format!("{refused:?}");
+    assert!(
+        text.contains("/data/CLOCK: checksum does not match"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_member_is_found_when_its_address_becomes_known_and_when_it_moves() {
+    for seed in 0..6 {
+        let mut town = Town::new(seed);
+        let nowhere = SocketAddr::new(World::ip(77), PORT);
+        town.nodes[usize::from(A)].book = [vec![], vec![], vec![nowhere]].into_iter().collect();
+        for node in [A, B, C] {
+            town.boot(node);
+        }
+        town.until(B, "\"status\":\"ok\"");
+        let down = |name: &str| format!("{{\"name\":\"{name}\",\"state\":\"down\"}}");
+        town.until(A, &down("b:1"));
+        town.until(A, &down("c:1"));
+        let book = &town.setup(A).book;
+        let wanted = book.take_wanted();
+        assert!(wanted.contains(&usize::from(C)), "SEED={seed}: {wanted:?}");
+        assert!(book.set(usize::from(B), vec![address(B)]));
+        assert!(book.set(usize::from(C), vec![address(C)]));
+        town.until(A, "\"status\":\"ok\"");
+        // A member that is there is not asked for.
+        book.take_wanted();
+        town.world.run_for(SOON);
+        assert_eq!(book.take_wanted(), [usize::from(A)], "SEED={seed}");
+    }
+}
