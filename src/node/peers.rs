@@ -167,6 +167,12 @@ impl Peers {
         if link.requests >= PEER_REQUESTS_MAX || link.unsent() >= PEER_UNSENT_BYTES_MAX {
             return Err(NotSent::Busy);
         }
+        if link.requests == 0
+            && let Phase::Open { heard, .. } = &mut link.phase
+        {
+            // Nothing was asked, so nothing could be heard: silence counts from now.
+            *heard = self.rt.now();
+        }
         let id = self.requests.insert(Request {
             ticket,
             token,
