@@ -178,7 +178,7 @@ impl Router {
         batch.parts_left -= 1;
         if let Err(failure) = outcome {
             // An unknown outcome outweighs a refusal: the client must not believe that nothing happened.
-            if batch.failed == 0 || failure == Failure::Unknown {
+            if batch.failed == 0 || failure.leaves_doubt() {
                 batch.failure = failure;
             }
             batch.failed += items;

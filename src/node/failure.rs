@@ -38,6 +38,16 @@ pub(crate) enum Failure {
     Unreadable,
 }
 
+impl Failure {
+    /// Of a failed write: whether it may be there all the same.
+    pub(super) fn leaves_doubt(self) -> bool {
+        matches!(
+            self,
+            Failure::Unknown | Failure::Uncertain { .. } | Failure::Lost
+        )
+    }
+}
+
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Failure {
         match refused {
