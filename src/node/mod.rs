@@ -41,6 +41,7 @@ mod conn;
 mod coordinate;
 mod core;
 mod core_peers;
+mod dialling;
 mod failure;
 mod greet;
 mod grumble;
