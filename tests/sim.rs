@@ -16,12 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use kvstore::base::planted::{self, BUGS, Bug, CLUSTER_BUGS};
 use kvstore::rt::sim::disk::{Fault, Op};
 use kvstore::sim::cluster;
+use kvstore::sim::cluster::plan::NODES_MAX;
 use kvstore::sim::ledger::Violation;
 use kvstore::sim::plan::Plan;
 use kvstore::sim::story::{self, Report};
-
-/// Most nodes of a simulated cluster.
-const NODES_MAX: u16 = 5;
 
 /// Reports add up.
 trait Sum: Default + Debug {

@@ -46,12 +46,28 @@ pub fn parse(argv: &[String]) -> Result<Args, StartError> {
     Ok(args)
 }
 
+/// Understands what follows the word `sim`: the seed.
+pub fn parse_sim(argv: &[String]) -> Result<u64, StartError> {
+    let command = command_of([valued("seed")]);
+    let refused = |error: String| StartError::usage(error, "kvstore sim -seed 72");
+    let matches = command
+        .clone()
+        .try_get_matches_from(rewrite(&command, argv))
+        .map_err(|error| refused(usage_error(&error).error))?;
+    let Some(seed) = matches.get_one::<String>("seed") else {
+        return Err(refused("sim needs a -seed".to_string()));
+    };
+    let number = seed.parse();
+    number.map_err(|_| refused(format!("-seed {seed:?} is not a number")))
+}
+
 /// The text of `-help`, made from the settings table.
 #[must_use]
 pub fn help() -> String {
     let mut text = String::from(
         "kvstore: a key-value store, one shard per core\n\n\
-         Usage: kvstore [flags]\n\n\
+         Usage: kvstore [flags]\n       \
+         kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
     let mut entry = |left: String, help: &str, default: &str| {
@@ -102,20 +118,28 @@ fn command() -> Command {
             .default_missing_value("true")
             .action(ArgAction::Set)
     };
-    let valued = |name: &'static str| Arg::new(name).long(name).num_args(1);
-    Command::new("kvstore")
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        // As in Go, the last of several wins.
-        .args_override_self(true)
-        .args([switch("help"), switch("version"), valued("env-file")])
-        .args(SETTINGS.iter().filter_map(|row| row.flag).map(|flag| {
+    command_of([switch("help"), switch("version"), valued("env-file")]).args(
+        SETTINGS.iter().filter_map(|row| row.flag).map(|flag| {
             if is_switch(flag) {
                 switch(flag)
             } else {
                 valued(flag)
             }
-        }))
+        }),
+    )
+}
+
+fn command_of<const N: usize>(args: [Arg; N]) -> Command {
+    Command::new("kvstore")
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        // As in Go, the last of several wins.
+        .args_override_self(true)
+        .args(args)
+}
+
+fn valued(name: &'static str) -> Arg {
+    Arg::new(name).long(name).num_args(1)
 }
 
 /// `-name[=value]` to `--name[=value]`; a known flag is joined to its value, so that `-dir -odd` works as in
@@ -297,6 +321,29 @@ mod tests {
             assert!(found.hint.contains(hint), "{line}: {found:?}");
             assert!(!found.error.contains('\n') && !found.hint.contains('\n'));
             assert_eq!(found.exit, 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_number_and_nothing_else_is_asked_for() {
+        let seed = |line: &str| {
+            let argv: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+            parse_sim(&argv)
+        };
+        for line in ["-seed 72", "--seed 72", "-seed=72", "-seed 1 --seed=72"] {
+            assert_eq!(seed(line), Ok(72), "{line}");
+        }
+        for (line, error) in [
+            ("", "sim needs a -seed"),
+            ("-seed", "-seed needs a value"),
+            ("-seed x", "-seed \"x\" is not a number"),
+            ("-seed -1", "-seed \"-1\" is not a number"),
+            ("72", "\"72\" is not a flag"),
+            ("-port 1", "unknown flag -port"),
+        ] {
+            let found = seed(line).unwrap_err();
+            assert_eq!((&*found.error, found.exit), (error, 2), "{line}");
+            assert_eq!(found.hint, "kvstore sim -seed 72");
         }
     }
 

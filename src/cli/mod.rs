@@ -5,9 +5,11 @@
 //!  environment ──┼─▶ settings ─▶ cluster ─▶ serve ─▶ banner, log, the cores
 //!  .env ─▶ env_file                │
 //!                                  └──▶ one `error:` line, one `hint:` line, an exit code
+//!
+//!  argv that begins with `sim` ─▶ sim: a simulated cluster instead of a node
 //! ```
 //!
-//! Exit codes: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
+//! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
 //! while serving, 130 a second signal, 134 (SIGABRT) a bug or a core that does not answer.
 
 pub mod args;
@@ -18,6 +20,7 @@ pub mod identity;
 pub mod log;
 pub mod serve;
 pub mod settings;
+pub mod sim;
 pub mod units;
 
 use std::io::Write;
@@ -107,6 +110,12 @@ fn start() -> Result<ExitCode, StartError> {
                 "kvstore -help lists all flags",
             )
         })?;
+    if let Some((word, rest)) = argv.split_first()
+        && word == "sim"
+    {
+        let seed = args::parse_sim(rest)?;
+        return Ok(sim::replay(seed, &mut std::io::stdout()));
+    }
     let args = args::parse(&argv)?;
     if args.help {
         say(&mut std::io::stdout(), &args::help());

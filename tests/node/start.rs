@@ -143,6 +143,12 @@ fn usage_errors_exit_2_with_a_suggestion() {
             "did you mean -peers?",
         ),
         (&["start"], "\"start\" is not a flag", "-help"),
+        (&["sim"], "sim needs a -seed", "kvstore sim -seed 72"),
+        (
+            &["sim", "-seed", "soon"],
+            "-seed \"soon\" is not a number",
+            "kvstore sim -seed 72",
+        ),
         (&["-port"], "-port needs a value", "-help"),
         (&["-"], "unknown flag -", "-help"),
         (
@@ -495,4 +501,19 @@ fn help_and_version() {
         version.stdout,
         format!("kvstore {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
     );
+}
+
+#[test]
+fn a_simulated_cluster_is_replayed_alike() {
+    let dir = scratch();
+    let told = || output(command(dir.path()).args(["sim", "--seed", "72"]));
+    let (first, again) = (told(), told());
+    assert!(
+        first.status.success() && first.stderr.is_empty(),
+        "{first:?}"
+    );
+    assert_eq!(first.stdout, again.stdout);
+    let text = String::from_utf8(first.stdout).expect("UTF-8");
+    assert!(text.starts_with("Plan { seed: 72, nodes: "), "{text}");
+    assert!(text.contains("\nReport { acked: "), "{text}");
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::super::history::Rules;
 use crate::store::options::Options;
 
+/// Most nodes of a cluster, wherever a seed is told or replayed: the same seed must draw the same plan.
+pub const NODES_MAX: u16 = 5;
+
 /// Sizes, odds and faults of one cluster's life.
 #[derive(Clone, Debug)]
 pub struct Plan {
