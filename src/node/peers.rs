@@ -27,7 +27,7 @@ use super::known::Known;
 use super::links::{Heard, Link, Peer, Phase, Spot, What, said_no};
 use super::slots::Slots;
 use crate::base::hash::{KeyHash, Map};
-use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
+use crate::base::limits::{HEAD_BYTES_MAX, PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
 use crate::base::member::NodeId;
 use crate::base::time::Instant;
 use crate::cluster::PeerState;
@@ -50,8 +50,6 @@ const REDIAL_UNKNOWN: Duration = Duration::from_millis(200);
 const REDIAL_REFUSED: Duration = Duration::from_secs(5);
 /// An open link on which nothing has come for so long, although pings left, is dead.
 const LINK_SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Longest head of an answer to a dial.
-const GREETING_BYTES_MAX: usize = 32 << 10;
 
 /// All peers of one core.
 pub(crate) struct Peers {
@@ -423,7 +421,7 @@ impl Peers {
         };
         let head = match fields::answer_head(bytes) {
             Ok(Some(head)) => head,
-            Ok(None) if bytes.len() < GREETING_BYTES_MAX => return None,
+            Ok(None) if bytes.len() < HEAD_BYTES_MAX => return None,
             Ok(None) | Err(_) => {
                 self.disagree(net, spot, "it speaks something else");
                 return None;
@@ -431,7 +429,7 @@ impl Peers {
         };
         if head.status != 101 {
             let body = head.bytes.saturating_add(head.body_bytes());
-            if bytes.len() < body.min(GREETING_BYTES_MAX) {
+            if bytes.len() < body.min(HEAD_BYTES_MAX) {
                 return None;
             }
             let why = said_no(head.status, &bytes[head.bytes..]);
