@@ -19,15 +19,40 @@ pub enum Bug {
     ReplaySkips,
     /// A merge takes the entry of the first source instead of the greatest.
     FirstHitWins,
+    /// A replica gives a peer's write a version of its own: of two writes one replica answers this, another that,
+    /// and an old value that a repair stamps anew covers an acknowledged one.
+    ReplicaStamps,
+    /// A hint is replayed with a new version: the value that a replica has missed comes back over a newer one.
+    HintStamped,
+    /// What arrives replaces what is there, whatever the versions say: a write, hint or repair of a peer that
+    /// comes late takes back an acknowledged value.
+    LastArrivalWins,
+    /// A replica that is owed a hint counts as one that holds the write: a read of enough replicas does not find
+    /// what was acknowledged.
+    HintAcknowledges,
+    /// A deletion that is read is not brought to the replicas that lack it: what was said to be gone is read again.
+    GraveUnrepaired,
+    /// Replicas leave their tombstones out of pages: a scan shows a deleted key that one replica still holds.
+    GravesStripped,
 }
 
-/// All of them.
+/// Mistakes a node makes alone.
 pub const BUGS: [Bug; 5] = [
     Bug::AckBeforeSync,
     Bug::GroupUnchecked,
     Bug::BlockUnchecked,
     Bug::ReplaySkips,
     Bug::FirstHitWins,
+];
+
+/// Mistakes that need other nodes to be seen: those of the program this one replaces.
+pub const CLUSTER_BUGS: [Bug; 6] = [
+    Bug::ReplicaStamps,
+    Bug::HintStamped,
+    Bug::LastArrivalWins,
+    Bug::HintAcknowledges,
+    Bug::GraveUnrepaired,
+    Bug::GravesStripped,
 ];
 
 thread_local! {

@@ -26,6 +26,7 @@ use super::route::Router;
 use crate::base::hash::KeyHash;
 use crate::base::limits::{HINT_BYTES_PER_MEMBER_MAX, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS};
 use crate::base::member::NodeId;
+use crate::base::planted::{self, Bug};
 use crate::base::record::OwnedRow;
 use crate::base::slices::{Slice, Slices};
 use crate::base::time::Instant;
@@ -280,7 +281,11 @@ impl Router {
             News::Batch(Some(hints)) if hints.is_empty() => {
                 self.end_flight(at, node, Event::Empty);
             }
-            News::Batch(Some(hints)) => {
+            News::Batch(Some(mut hints)) => {
+                if planted::is(Bug::HintStamped) {
+                    let version = self.clock.stamp(self.wall_ms);
+                    hints.iter_mut().for_each(|h| h.entry.version = version);
+                }
                 let rows = hints.iter().map(|hint| Row {
                     key: &hint.key,
                     entry: hint.entry.as_entry(),

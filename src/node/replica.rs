@@ -15,6 +15,7 @@ use super::msg::{Ask, Reply};
 use super::route::{Router, Waiting};
 use crate::base::hash::KeyHash;
 use crate::base::limits::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS};
+use crate::base::planted::{self, Bug};
 use crate::base::record::{OwnedEntry, OwnedRow};
 use crate::rt::net::Token;
 use crate::store::{Got, Op, ScanRange};
@@ -53,8 +54,11 @@ impl Router {
         let mut ops: Vec<(u16, Op<'_>)> = ops
             .map(|op| (KeyHash::of(op.key).shard(shards), op))
             .collect();
-        for (_, op) in &ops {
+        for (_, op) in &mut ops {
             self.clock.observe_within(op.entry.version, self.wall_ms);
+            if planted::is(Bug::ReplicaStamps) {
+                op.entry.version = self.clock.stamp(self.wall_ms);
+            }
         }
         // A record holds each key once, in any order; the greatest version of a key sent twice wins.
         ops.sort_by(|a, b| {
@@ -192,7 +196,7 @@ impl Router {
             from: own(scan.from),
             after: own(scan.after),
             to: own(scan.to),
-            dead: true,
+            dead: !planted::is(Bug::GravesStripped),
             slices: scan.slices,
         };
         let rows_max = (scan.rows_max as usize).clamp(1, SCAN_PAGE_ROWS);
