@@ -102,6 +102,14 @@ pub const HINT_BYTES_PER_MEMBER_MAX: u64 = 2 << 30;
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// Members of one cluster.
 pub const MEMBERS_MAX: usize = 256;
+/// Longest ring name: a host name of 253 bytes, a colon and a port. Longer: the node does not start.
+pub const RING_NAME_BYTES_MAX: usize = 259;
+/// Longest text of a topology, which travels as one header field. Longer: the node does not start.
+pub const TOPOLOGY_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
+/// Rows of one message: what one core applies without looking up, as for a batch. More: it is no message.
+pub const MESSAGE_ROWS_MAX: usize = BATCH_ITEMS_MAX;
+/// The longest end of a range in a message: as long as a client can spell one, which is longer than a key.
+pub const SCAN_BOUND_BYTES_MAX: usize = TARGET_BYTES_MAX;
 
 /// Shards of one data directory.
 pub const SHARDS_MAX: u16 = 1024;
@@ -117,6 +125,8 @@ const _: () = assert!(WAL_QUEUE_BYTES_MAX > BATCH_BODY_BYTES_MAX + (16 << 20));
 // A key percent-encoded byte by byte fits the target.
 const _: () =
     assert!(3 * KEY_BYTES_MAX + 64 <= TARGET_BYTES_MAX && TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+// A handshake fits a head: the topology, the names in three places, and about 500 bytes for the rest.
+const _: () = assert!(TOPOLOGY_BYTES_MAX + 3 * RING_NAME_BYTES_MAX + 2048 < HEAD_BYTES_MAX);
 // A record of the greatest length fits a frame.
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + 4096 <= FRAME_BODY_BYTES_MAX);
 // A lone maximal put fits into a body.

@@ -26,14 +26,12 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::base::limits::{HEAD_BYTES_MAX, MEMBERS_MAX};
+use crate::base::limits::{MEMBERS_MAX, TOPOLOGY_BYTES_MAX};
 use crate::base::member::NodeId;
 use crate::base::slices::{SLICES, Slice};
 
 /// Most tokens of one member.
 pub const VIRTUAL_NODES_MAX: u32 = 1024;
-/// Longest [`Topology::fields`]: it travels as one header field and leaves room for the others.
-pub const FIELDS_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
 /// In front of the fields when they are digested. It names the way the ring is computed: whoever changes
 /// that changes this, or old and new programs would believe that they agree.
 const CANON: &str = "ring=1;slices=4096;hash=xxh3;";
@@ -99,9 +97,9 @@ impl Topology {
             virtual_nodes,
         };
         let bytes = topology.fields().len();
-        if bytes > FIELDS_BYTES_MAX {
+        if bytes > TOPOLOGY_BYTES_MAX {
             return Err(format!(
-                "names and zones of the members come to {bytes} bytes, more than {FIELDS_BYTES_MAX}"
+                "names and zones of the members come to {bytes} bytes, more than {TOPOLOGY_BYTES_MAX}"
             ));
         }
         Ok(topology)
@@ -167,27 +165,6 @@ fn check_word(what: &str, word: &str) -> Result<(), String> {
             "{what} {word:?} holds {bad:?}; allowed are visible ASCII characters except , ; and ="
         )),
     }
-}
-
-/// The first field in which two [`Topology::fields`] differ: its name, my value, their value (empty where it
-/// is missing). `theirs` comes from outside and may be any text. `None` with different digests means that
-/// the two programs compute rings in different ways.
-#[must_use]
-pub fn differing_field<'a>(mine: &'a str, theirs: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
-    let value = |text: &'a str, name: &'a str| {
-        split_fields(text).find_map(|(found, value)| (found == name).then_some(value))
-    };
-    let ours = split_fields(mine).map(|(name, mine)| (name, Some(mine), value(theirs, name)));
-    let others = split_fields(theirs).map(|(name, theirs)| (name, value(mine, name), Some(theirs)));
-    ours.chain(others)
-        .find(|(_, mine, theirs)| mine != theirs)
-        .map(|(name, mine, theirs)| (name, mine.unwrap_or(""), theirs.unwrap_or("")))
-}
-
-fn split_fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(';')
-        .filter(|field| !field.is_empty())
-        .map(|field| field.split_once('=').unwrap_or((field, "")))
 }
 
 fn node(index: usize) -> NodeId {
@@ -376,14 +353,18 @@ mod tests {
             .collect()
     }
 
+    /// The value of that name in [`Topology::fields`].
+    fn value<'a>(fields: &'a str, name: &str) -> &'a str {
+        let mut pairs = fields.split(';').filter_map(|pair| pair.split_once('='));
+        pairs
+            .find(|(found, _)| *found == name)
+            .expect("four fields")
+            .1
+    }
+
     /// The topology a line of [`Topology::fields`] describes, its members given in reverse.
     fn of_fields(fields: &str) -> Topology {
-        let value = |name| {
-            split_fields(fields)
-                .find(|(found, _)| *found == name)
-                .expect("four fields")
-                .1
-        };
+        let value = |name| value(fields, name);
         let mut members: Vec<Member> = value("members")
             .split(',')
             .zip(value("zones").split(','))
@@ -527,41 +508,8 @@ mod tests {
             (topology("a b c/east d e", 3, 17), "vnodes"),
         ] {
             assert_ne!(changed.digest(), plain.digest(), "{field}");
-            let (mine, theirs) = (plain.fields(), changed.fields());
-            let (name, mine, theirs) = differing_field(&mine, &theirs).expect("they differ");
-            assert_eq!(name, field);
-            assert_ne!(mine, theirs);
-        }
-    }
-
-    #[test]
-    fn a_differing_field_is_named_whatever_the_other_side_says() {
-        let mine = "members=a,b;zones=,;n=2;vnodes=10";
-        assert_eq!(topology("b a", 3, 10).fields(), mine);
-        for (theirs, answer) in [
-            (mine, None),
-            ("vnodes=10;n=2;zones=,;members=a,b", None),
-            (
-                "members=a,b;zones=,;n=2;vnodes=128",
-                Some(("vnodes", "10", "128")),
-            ),
-            (
-                "members=a,c;zones=,;n=3;vnodes=10",
-                Some(("members", "a,b", "a,c")),
-            ),
-            ("members=a,b;zones=,;n=2", Some(("vnodes", "10", ""))),
-            ("", Some(("members", "a,b", ""))),
-            (
-                "members=a,b;zones=,;n=2;vnodes=10;weight=5",
-                Some(("weight", "", "5")),
-            ),
-            ("members=a,b;zones=,;n=2;vnodes=10;=;;x", Some(("", "", ""))),
-            (
-                "n=2;n=3;members=a,b;zones=,;vnodes",
-                Some(("vnodes", "10", "")),
-            ),
-        ] {
-            assert_eq!(differing_field(mine, theirs), answer, "{theirs}");
+            let value = |topology: &Topology| value(&topology.fields(), field).to_owned();
+            assert_ne!(value(&changed), value(&plain), "{field}");
         }
     }
 

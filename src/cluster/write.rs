@@ -14,6 +14,8 @@
 //!   client that was told "no" must not see its write appear.
 //! - A hint is written only once some replica holds the write. Otherwise a hint replayed later would create a write
 //!   that every reader has been told, again and again, not to exist.
+//! - While the coordinator's own copy is on its way, nothing is `Stored`: a client that writes and then reads at one
+//!   node finds what it wrote at every level, also where each asks for one copy only. Its own disk is as near as any.
 //! - Every replica that is not known to hold the write when it ends is owed a hint, its own core's disk included,
 //!   if anybody holds it. Hints carry the version of the write, so one too many is harmless.
 //!
@@ -32,6 +34,8 @@ use crate::base::planted::{self, Bug};
 pub struct Write {
     replicas: [Option<Replica>; REPLICAS_MAX],
     needed: u16,
+    /// The coordinator's own replica.
+    own: Option<NodeId>,
     answered: bool,
     finished: bool,
 }
@@ -115,16 +119,23 @@ pub enum NotApplied {
 }
 
 impl Write {
-    /// Plans the write to `targets`, of which `needed` must hold it before the client hears so.
+    /// Plans the write to `targets`, of which `needed` must hold it before the client hears so; `own`: the one among
+    /// them that is this node.
     ///
     /// # Panics
     /// If there are more targets than [`REPLICAS_MAX`], or `needed` is 0: both are refused at the door.
-    pub fn start(targets: &[Target], needed: u16, out: &mut Vec<Action>) -> Write {
+    pub fn start(
+        targets: &[Target],
+        needed: u16,
+        own: Option<NodeId>,
+        out: &mut Vec<Action>,
+    ) -> Write {
         assert!(targets.len() <= REPLICAS_MAX, "N is capped at start-up");
         assert!(needed >= 1, "W is at least 1");
         let mut write = Write {
             replicas: [None; REPLICAS_MAX],
             needed,
+            own,
             answered: false,
             finished: false,
         };
@@ -208,7 +219,7 @@ impl Write {
             acks += self.count(Standing::Down) + self.count(Standing::Lost);
         }
         let open = self.count(Standing::Sent);
-        if acks >= self.needed {
+        if acks >= self.needed && !self.waits_for_own() {
             return Some(Outcome::Stored { acks });
         }
         if acks + open >= self.needed {
@@ -228,6 +239,11 @@ impl Write {
             _ => None,
         })?;
         Some(Outcome::NotApplied { why })
+    }
+
+    fn waits_for_own(&self) -> bool {
+        let mut replicas = self.replicas.iter().flatten();
+        replicas.any(|replica| Some(replica.node) == self.own && replica.standing == Standing::Sent)
     }
 
     /// Hints every replica that is known to have missed the write, or may have, once somebody holds it.
@@ -318,8 +334,9 @@ mod tests {
             let words: Vec<&str> = lines[0].split(' ').collect();
             let list = targets(field(&words, "targets").expect("targets="));
             let needed = field(&words, "w").expect("w=").parse().expect("a number");
+            let own = field(&words, "own").map(node);
             let mut out = Vec::new();
-            let mut write = Write::start(&list, needed, &mut out);
+            let mut write = Write::start(&list, needed, own, &mut out);
             let mut answer = line("put", out.drain(..));
             for text in &lines[1..] {
                 write.on(event(text), &mut out);
@@ -333,6 +350,7 @@ mod tests {
     #[derive(Default)]
     struct Ledger {
         needed: usize,
+        own: Option<NodeId>,
         targets: BTreeSet<NodeId>,
         sent: BTreeSet<NodeId>,
         /// The word of each replica that stands.
@@ -360,6 +378,12 @@ mod tests {
             if self.sent.contains(&who) && stands {
                 self.heard.insert(who, event);
             }
+        }
+
+        /// The coordinator's own copy is on its way.
+        fn own_is_open(&self) -> bool {
+            let open = |own| self.sent.contains(own) && !self.heard.contains_key(own);
+            !self.deadline && self.own.as_ref().is_some_and(open)
         }
 
         fn count(&self, which: impl Fn(&Event) -> bool) -> usize {
@@ -412,7 +436,7 @@ mod tests {
             match outcome {
                 Outcome::Stored { acks } => {
                     assert_eq!(usize::from(acks), self.applied());
-                    assert!(self.applied() >= self.needed);
+                    assert!(self.applied() >= self.needed && !self.own_is_open());
                 }
                 Outcome::NotApplied { why } => {
                     assert_eq!(self.refused(), self.sent.len(), "somebody may have it");
@@ -439,7 +463,8 @@ mod tests {
             let sent = self.sent.len();
             assert!(sent == 0 || sent >= self.needed, "sent in vain");
             if self.answer.is_none() {
-                assert!(applied < self.needed, "stored, and not said");
+                let stored = applied >= self.needed && !self.own_is_open();
+                assert!(!stored, "stored, and not said");
                 assert!(
                     applied + open >= self.needed
                         || (open > 0 && self.refused() == self.heard.len()),
@@ -492,14 +517,17 @@ mod tests {
                 })
                 .collect();
             let needed = rng.u16(1..=replicas);
+            // The last one is none of them: a coordinator without a copy.
+            let own = Some(NodeId(rng.u16(0..=replicas)));
             let mut ledger = Ledger {
                 needed: usize::from(needed),
+                own,
                 targets: list.iter().map(|target| target.node).collect(),
                 ..Ledger::default()
             };
             let mut out = Vec::new();
-            let mut write = Write::start(&list, needed, &mut out);
-            let mut story = format!("seed {seed} w={needed} {list:?}\n");
+            let mut write = Write::start(&list, needed, own, &mut out);
+            let mut story = format!("seed {seed} w={needed} own={own:?} {list:?}\n");
             loop {
                 story += &line("", out.iter());
                 let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

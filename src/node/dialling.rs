@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::greet;
 use super::links::{Link, Phase, Spot, said_no};
 use super::peers::Peers;
+use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::time::Instant;
 use crate::cluster::health;
 use crate::http::fields;
@@ -23,8 +24,6 @@ use crate::wire::message::Message;
 const REDIAL_UNKNOWN: Duration = Duration::from_millis(200);
 /// A peer that disagrees is asked again so often: somebody may be mending its settings.
 const REDIAL_REFUSED: Duration = Duration::from_secs(5);
-/// Longest head of an answer to a dial.
-const GREETING_BYTES_MAX: usize = 32 << 10;
 
 impl Peers {
     pub(super) fn dial(&mut self, net: &mut Net, spot: Spot, now: Instant) {
@@ -76,7 +75,7 @@ impl Peers {
         };
         let head = match fields::answer_head(bytes) {
             Ok(Some(head)) => head,
-            Ok(None) if bytes.len() < GREETING_BYTES_MAX => return None,
+            Ok(None) if bytes.len() < HEAD_BYTES_MAX => return None,
             Ok(None) | Err(_) => {
                 self.disagree(net, spot, "it speaks something else");
                 return None;
@@ -84,7 +83,7 @@ impl Peers {
         };
         if head.status != 101 {
             let body = head.bytes.saturating_add(head.body_bytes());
-            if bytes.len() < body.min(GREETING_BYTES_MAX) {
+            if bytes.len() < body.min(HEAD_BYTES_MAX) {
                 return None;
             }
             let why = said_no(head.status, &bytes[head.bytes..]);

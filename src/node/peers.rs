@@ -44,6 +44,7 @@ const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(2);
 /// An open link on which nothing has come for so long, although pings left, is dead.
 const LINK_SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// All peers of one core.
 pub(crate) struct Peers {
     pub(super) rt: Rt,

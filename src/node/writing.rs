@@ -57,7 +57,8 @@ impl Router {
         let count = member.targets(slice, &mut targets);
         let deadline = self.now() + member.facts.timeout;
         let mut actions = Vec::with_capacity(REPLICAS_MAX);
-        let machine = Write::start(&targets[..count], needed, &mut actions);
+        let own = Some(member.facts.me);
+        let machine = Write::start(&targets[..count], needed, own, &mut actions);
         let ticket = self.waiting.reserve();
         let writing = Box::new(Writing {
             machine,

@@ -30,20 +30,12 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 
 use super::proof::{Ends, Mac, Role, Secret};
-use crate::base::limits::{HEAD_BYTES_MAX, SHARDS_MAX};
+use crate::base::limits::{RING_NAME_BYTES_MAX, SHARDS_MAX, TOPOLOGY_BYTES_MAX};
 
 /// Where peers dial; the route is for them only.
 pub const PATH: &str = "/internal/peer";
 /// The protocol asked for in `Upgrade`, with the version of its frames.
 pub const PROTOCOL: &str = "kvpeer/1";
-/// Longest ring name: a host name of 253 bytes, a colon and a port. Longer: the node does not start.
-pub const RING_NAME_BYTES_MAX: usize = 259;
-/// Longest text of the topology's fields; the sender cuts it.
-pub const FIELDS_BYTES_MAX: usize = 16 << 10;
-
-// A hello fits a head: the fields, the names in three places, and about 500 bytes for the rest.
-const _: () = assert!(FIELDS_BYTES_MAX + 3 * RING_NAME_BYTES_MAX + 2048 < HEAD_BYTES_MAX);
-
 /// What an end says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -320,7 +312,7 @@ fn shown(text: &str) -> String {
 
 /// What fits a head. Printable ASCII can be cut anywhere.
 fn cut(fields: &str) -> &str {
-    fields.get(..FIELDS_BYTES_MAX).unwrap_or(fields)
+    fields.get(..TOPOLOGY_BYTES_MAX).unwrap_or(fields)
 }
 
 const CONNECTION: &str = "Connection";
@@ -405,7 +397,7 @@ impl<'a> Fields<'a> {
             return Err(bad(UPGRADE, "does not name kvpeer/1"));
         }
         let fields = self.get(FIELDS).unwrap_or_default();
-        if fields.len() > FIELDS_BYTES_MAX {
+        if fields.len() > TOPOLOGY_BYTES_MAX {
             return Err(bad(FIELDS, "too long"));
         }
         Ok(Hello {
@@ -536,6 +528,7 @@ impl Display for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::HEAD_BYTES_MAX;
 
     const GOLDEN: &str = include_str!("../../tests/golden/wire/hello.txt");
 
@@ -774,7 +767,7 @@ mod tests {
             assert_eq!(Answer::read(once_more), Err(twice));
             assert!(with(name, Some("\u{e9}")).is_err(), "{name}");
         }
-        let long = "f".repeat(FIELDS_BYTES_MAX + 1);
+        let long = "f".repeat(TOPOLOGY_BYTES_MAX + 1);
         let rows = [
             (CONNECTION, "close", "does not say Upgrade"),
             (UPGRADE, "h2c, kvpeer/2", "does not name kvpeer/1"),

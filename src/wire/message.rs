@@ -26,17 +26,12 @@
 
 use crate::base::codec::{Cursor, Short, put_prefixed, put_varint, varint_len};
 use crate::base::limits::{
-    BATCH_ITEMS_MAX, FRAME_BODY_BYTES_MAX, KEY_BYTES_MAX, TARGET_BYTES_MAX, VALUE_BYTES_MAX,
+    FRAME_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_ROWS_MAX, SCAN_BOUND_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::base::record::{Entry, State};
 use crate::base::slices::{SLICES_BYTES, Slices};
 use crate::base::version::Version;
 use crate::wire::proof::Mac;
-
-/// Rows of one message: what one core applies without looking up, as for a batch.
-pub const ROWS_MAX: usize = BATCH_ITEMS_MAX;
-/// The longest end of a range: as long as a client can spell one, which is longer than a key.
-pub const BOUND_BYTES_MAX: usize = TARGET_BYTES_MAX;
 
 /// One message. Keys and values are borrowed from the frame, or from wherever the sender has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,14 +159,14 @@ const ABSENT: u8 = 3;
 /// State, version, and a key of one byte with its length.
 const ROW_BYTES_MIN: usize = 1 + 12 + 1 + 1;
 /// What stands beside the rows of a message at most: flags, a bound with its length, a count.
-const ROWS_OVERHEAD_BYTES: usize = 1 + (3 + BOUND_BYTES_MAX) + 3;
+const ROWS_OVERHEAD_BYTES: usize = 1 + (3 + SCAN_BOUND_BYTES_MAX) + 3;
 const _: () = assert!(size_of::<Row<'_>>() <= 4 * ROW_BYTES_MIN);
 // One row always fits: its two lengths take four bytes each at most.
 const _: () = assert!(
     ROWS_OVERHEAD_BYTES + ROW_BYTES_MIN + 8 + KEY_BYTES_MAX + VALUE_BYTES_MAX
         <= FRAME_BODY_BYTES_MAX
 );
-const _: () = assert!(ROWS_MAX < 1 << 21 && BOUND_BYTES_MAX < 1 << 21);
+const _: () = assert!(MESSAGE_ROWS_MAX < 1 << 21 && SCAN_BOUND_BYTES_MAX < 1 << 21);
 
 impl<'a> Message<'a> {
     /// Whether it answers a request. Kinds not known yet are told apart as well.
@@ -300,7 +295,7 @@ pub fn sum(entry: &Entry<'_>) -> u32 {
 pub fn rows_that_fit(rows: &[Row<'_>], bytes_max: usize) -> usize {
     let room = bytes_max.min(FRAME_BODY_BYTES_MAX - ROWS_OVERHEAD_BYTES);
     let mut bytes = 0;
-    let fitting = rows.iter().take(ROWS_MAX).take_while(|row| {
+    let fitting = rows.iter().take(MESSAGE_ROWS_MAX).take_while(|row| {
         bytes += row.bytes();
         bytes <= room
     });
@@ -354,7 +349,11 @@ impl<'a> Scan<'a> {
 }
 
 fn put_rows(out: &mut Vec<u8>, rows: &[Row<'_>]) {
-    assert!(rows.len() <= ROWS_MAX, "{} rows in one message", rows.len());
+    assert!(
+        rows.len() <= MESSAGE_ROWS_MAX,
+        "{} rows in one message",
+        rows.len()
+    );
     put_varint(out, rows.len() as u64);
     for row in rows {
         put_entry(out, &row.entry);
@@ -394,7 +393,7 @@ fn read_rows<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<Row<'a>>, Malformed> {
 /// at most four times its shortest spelling.
 fn read_count(cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
     let count = usize::try_from(cursor.varint()?).map_err(|_| Malformed)?;
-    if count > ROWS_MAX || count > cursor.rest().len() / ROW_BYTES_MIN {
+    if count > MESSAGE_ROWS_MAX || count > cursor.rest().len() / ROW_BYTES_MIN {
         return Err(Malformed);
     }
     Ok(count)
@@ -435,7 +434,7 @@ fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
 
 fn read_bound<'a>(cursor: &mut Cursor<'a>, present: bool) -> Result<Option<&'a [u8]>, Malformed> {
     present
-        .then(|| read_bytes(cursor, BOUND_BYTES_MAX))
+        .then(|| read_bytes(cursor, SCAN_BOUND_BYTES_MAX))
         .transpose()
 }
 
@@ -717,10 +716,16 @@ mod tests {
         assert_eq!(reserved(3, 3), Some(3));
         assert_eq!(reserved(2, 3), Some(2));
         assert_eq!(reserved(4, 3), None);
-        assert_eq!(reserved(ROWS_MAX as u64, 3), None);
+        assert_eq!(reserved(MESSAGE_ROWS_MAX as u64, 3), None);
         assert_eq!(reserved(u64::MAX, 3), None);
-        assert_eq!(reserved(ROWS_MAX as u64, ROWS_MAX), Some(ROWS_MAX));
-        assert_eq!(reserved(ROWS_MAX as u64 + 1, ROWS_MAX + 1), None);
+        assert_eq!(
+            reserved(MESSAGE_ROWS_MAX as u64, MESSAGE_ROWS_MAX),
+            Some(MESSAGE_ROWS_MAX)
+        );
+        assert_eq!(
+            reserved(MESSAGE_ROWS_MAX as u64 + 1, MESSAGE_ROWS_MAX + 1),
+            None
+        );
     }
 
     #[test]
@@ -744,7 +749,7 @@ mod tests {
             bytes.push(0);
             Message::read(PAGE, &bytes).is_ok()
         };
-        assert!(page(0) && page(BOUND_BYTES_MAX) && !page(BOUND_BYTES_MAX + 1));
+        assert!(page(0) && page(SCAN_BOUND_BYTES_MAX) && !page(SCAN_BOUND_BYTES_MAX + 1));
     }
 
     #[test]
@@ -805,8 +810,8 @@ mod tests {
         assert_eq!(rows_that_fit(&[], 100), 0);
         assert_eq!(rows_that_fit(&rows, usize::MAX), 4);
         assert_eq!(
-            rows_that_fit(&vec![rows[2]; ROWS_MAX + 1], usize::MAX),
-            ROWS_MAX
+            rows_that_fit(&vec![rows[2]; MESSAGE_ROWS_MAX + 1], usize::MAX),
+            MESSAGE_ROWS_MAX
         );
         let value = vec![0; VALUE_BYTES_MAX];
         let longest = Row {
@@ -821,7 +826,7 @@ mod tests {
         };
         let page = Message::Page {
             rows: vec![longest],
-            resume: Some(&[b'r'; BOUND_BYTES_MAX]),
+            resume: Some(&[b'r'; SCAN_BOUND_BYTES_MAX]),
         };
         assert!(body(&page).len() <= FRAME_BODY_BYTES_MAX);
         let quarter = vec![0; 4 << 20];
