@@ -18,6 +18,7 @@ use super::log::Log;
 use super::settings::Settings;
 use super::{StartError, VERSION, banner, identity};
 use crate::node::cluster::Cluster;
+use crate::node::hosts::Door;
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
@@ -224,7 +225,10 @@ fn config(
         shards: identity.shards,
         cache_bytes: settings.cache_bytes,
         listen: listen.to_vec(),
-        host_names: settings.host_names.clone(),
+        door: Door {
+            host_names: settings.host_names.clone(),
+            origins: settings.origins.clone(),
+        },
         cluster,
     }
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub dir: String,
     pub listen: Vec<IpAddr>,
     pub host_names: Vec<String>,
+    /// As browsers write them in `Origin`.
+    pub origins: Vec<String>,
     pub insecure_no_auth: bool,
     /// `None`: as many as serving cores when the directory is created.
     pub shards: Option<u16>,
@@ -160,6 +162,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         help: "host names clients may use for this node besides localhost and IP addresses, separated by commas",
         set: |s, v| put(&mut s.host_names, host_names(v)),
+    },
+    Setting {
+        env: "CORS_ORIGINS",
+        flag: Some("cors-origins"),
+        default: "",
+        help: "origins whose web pages may send requests, as https://app.example, separated by commas; they get no CORS fields",
+        set: |s, v| put(&mut s.origins, origins(v)),
     },
     Setting {
         env: "KVSTORE_SHARDS",
@@ -538,6 +547,25 @@ fn host_names(value: &str) -> Result<Vec<String>, String> {
         .collect()
 }
 
+fn origins(value: &str) -> Result<Vec<String>, String> {
+    list(value)
+        .map(|origin| {
+            let authority = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            match authority {
+                Some(rest) if !rest.is_empty() && !rest.contains(['/', '*', '?', '@']) => {
+                    Ok(origin.to_ascii_lowercase())
+                }
+                _ => Err(
+                    "origins like https://app.example, without a path, separated by commas"
+                        .to_string(),
+                ),
+            }
+        })
+        .collect()
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -721,9 +749,14 @@ mod tests {
         set("KVSTORE_PEERS", " localhost:8082 , localhost:8083,");
         set("NET_LISTEN", "localhost, 127.0.0.1,[::]");
         set("NET_HOST_NAMES", "Node1.Local");
+        set("CORS_ORIGINS", "https://App.example, http://b:3000");
         assert_eq!(settings.peers, ["localhost:8082", "localhost:8083"]);
         assert_eq!(settings.listen.len(), 3);
         assert_eq!(settings.host_names, ["node1.local"]);
+        assert_eq!(settings.origins, ["https://app.example", "http://b:3000"]);
+        for bad in ["*", "app.example", "https://a/b", "https://"] {
+            assert!(origins(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

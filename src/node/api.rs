@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use super::body::{self, Item};
 use super::cluster::Level;
 use super::failure::Refusal;
-use super::hosts;
+use super::hosts::{self, Door};
 use crate::base::limits::{BATCH_BODY_BYTES_MAX, KEY_BYTES_MAX, PUT_BODY_BYTES_MAX};
 use crate::base::version::Version;
 use crate::http::parser::UNWANTED_BODY_BYTES_MAX;
@@ -138,20 +138,21 @@ enum Asked<'a> {
 }
 
 /// Longest body the parser may take in behind this head; `None`: [`decode`] refuses it whatever the body says.
-pub(crate) fn judge(request: &Request<'_>, host_names: Option<&[String]>) -> Option<usize> {
-    match decode_head(request, host_names).ok()? {
+pub(crate) fn judge(request: &Request<'_>, door: &Door, guarded: bool) -> Option<usize> {
+    match decode_head(request, door, guarded).ok()? {
         Asked::Whole(_) => Some(UNWANTED_BODY_BYTES_MAX),
         Asked::Put(_) => Some(PUT_BODY_BYTES_MAX),
         Asked::Batch(_) => Some(BATCH_BODY_BYTES_MAX),
     }
 }
 
-/// Judges a request. `host_names`: the allow-list of `Host`, checked when given (see `hosts.rs`).
+/// Judges a request. `guarded`: `Host` must be a name of ours (see `hosts.rs`).
 pub(crate) fn decode<'a>(
     request: &Request<'a>,
-    host_names: Option<&[String]>,
+    door: &Door,
+    guarded: bool,
 ) -> Result<Op<'a>, Refusal> {
-    match decode_head(request, host_names)? {
+    match decode_head(request, door, guarded)? {
         Asked::Whole(op) => Ok(op),
         Asked::Put(level) => Ok(Op::Put(body::put(request.body)?, level)),
         Asked::Batch(level) => Ok(Op::Batch(body::batch(request.body)?, level)),
@@ -160,12 +161,13 @@ pub(crate) fn decode<'a>(
 
 fn decode_head<'a>(
     request: &Request<'a>,
-    host_names: Option<&[String]>,
+    door: &Door,
+    guarded: bool,
 ) -> Result<Asked<'a>, Refusal> {
-    if host_names.is_some_and(|names| !hosts::is_ours(request.host, names)) {
+    if guarded && !hosts::is_ours(request.host, &door.host_names) {
         return Err(Refusal::ForeignHost);
     }
-    if request.is_cross_site() {
+    if request.is_cross_site() && !door.is_open_to(request.origin) {
         return Err(Refusal::CrossSite);
     }
     if request.path == b"*" {
@@ -340,8 +342,12 @@ mod tests {
     fn story(text: &str) -> String {
         let mut parser = Parser::default();
         let bytes = text.replace('\n', "\r\n");
-        match parser.next(bytes.as_bytes(), &|head| judge(head, None)) {
-            Next::Request { request, .. } => match decode(&request, Some(&["kv.example".into()])) {
+        let door = Door {
+            host_names: vec!["kv.example".into()],
+            origins: vec!["https://app.example".into()],
+        };
+        match parser.next(bytes.as_bytes(), &|head| judge(head, &door, false)) {
+            Next::Request { request, .. } => match decode(&request, &door, true) {
                 Ok(op) => format!("{op:?}"),
                 Err(refusal) => {
                     let problem = refusal.problem();
@@ -493,6 +499,9 @@ mod tests {
         assert_eq!(from("Host: kv.example"), "Health");
         assert!(from("Host: evil.example").starts_with("421 "));
         assert!(from("Host: localhost\nOrigin: http://evil.example").starts_with("403 "));
+        let listed = "Host: localhost\nOrigin: https://app.example\nSec-Fetch-Site: cross-site";
+        assert_eq!(from(listed), "Health");
+        assert!(from("Host: localhost\nOrigin: http://app.example").starts_with("403 "));
         assert!(from("Host: localhost\nSec-Fetch-Site: cross-site").starts_with("403 "));
         assert_eq!(
             from("Host: localhost:1\nOrigin: http://localhost:1"),

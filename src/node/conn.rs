@@ -190,14 +190,14 @@ impl Conn {
     /// Carries out the requests at the start of `input`; returns how many bytes are done with.
     fn consume(&mut self, turn: &mut Turn<'_>, input: &[u8]) -> usize {
         let mut used = 0;
-        let names = self.guarded.then_some(turn.host_names);
+        let (door, guarded) = (turn.door, self.guarded);
         self.link.pipeline.borrow_from(turn.spares);
         loop {
             self.stalled = self.link.is_blocked(turn);
             if self.stalled {
                 return used;
             }
-            let judge = |head: &Request<'_>| api::judge(head, names);
+            let judge = |head: &Request<'_>| api::judge(head, door, guarded);
             match self.parser.next(&input[used..], &judge) {
                 Next::NeedMore { consumed } => return used + consumed,
                 Next::Continue { consumed } => {
@@ -211,7 +211,7 @@ impl Conn {
                     self.link.owes_continue = false;
                     let mut form = Form::of(&request);
                     form.frame.keep_alive &= !turn.stopping;
-                    match api::decode(&request, names) {
+                    match api::decode(&request, door, guarded) {
                         Ok(Op::Peer) => {
                             let fields = request.fields.to_vec();
                             if self.welcome(turn, form, &fields, &input[used..]) {

@@ -18,6 +18,7 @@ use super::arrivals::Asker;
 use super::barrier::tell_others;
 use super::conn::Conn;
 use super::failure::Failure;
+use super::hosts::Door;
 use super::metrics::Metric;
 use super::msg::{Kind, Msg, Reply};
 use super::pipeline::Slot;
@@ -53,7 +54,7 @@ pub(crate) struct Core<'r> {
     held_bytes: usize,
     /// Links that other members have dialled.
     pub(super) served: Map<Token, Served>,
-    host_names: Vec<String>,
+    door: Door,
     /// Read buffer, shared by all connections.
     pub(super) input: Box<[u8]>,
     /// Answers of the connection being served.
@@ -89,7 +90,7 @@ impl<'r> Core<'r> {
         rt: &Rt,
         net: Net,
         router: &'r mut Router,
-        host_names: Vec<String>,
+        door: Door,
         early: Vec<(usize, Msg)>,
         announce: (Announce, Started),
     ) -> Core<'r> {
@@ -101,7 +102,7 @@ impl<'r> Core<'r> {
             conns: Map::default(),
             held_bytes: 0,
             served: Map::default(),
-            host_names,
+            door,
             input: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             out: Vec::new(),
             spares: Vec::new(),
@@ -310,7 +311,7 @@ impl<'r> Core<'r> {
             router: self.router,
             out: &mut self.out,
             spares: &mut self.spares,
-            host_names: &self.host_names,
+            door: &self.door,
             now: self.now,
             stopping: self.cut_at.is_some(),
             full,

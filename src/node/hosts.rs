@@ -7,6 +7,25 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+/// Whom this node lets in, of those a browser speaks for.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// Host names clients may use besides loopback names and IP addresses (no port).
+    pub host_names: Vec<String>,
+    /// Origins of other sites whose pages may send requests, as `https://app.example`.
+    pub origins: Vec<String>,
+}
+
+impl Door {
+    /// Whether pages of this origin may send requests although it is another site's.
+    pub(super) fn is_open_to(&self, origin: Option<&[u8]>) -> bool {
+        origin.is_some_and(|origin| {
+            let mut listed = self.origins.iter();
+            listed.any(|ours| ours.as_bytes().eq_ignore_ascii_case(origin))
+        })
+    }
+}
+
 /// Whether `host` (with or without a port) is a name of ours. Absent or empty is no browser's: allowed.
 pub(crate) fn is_ours(host: Option<&[u8]>, names: &[String]) -> bool {
     let Some(host) = host.filter(|host| !host.is_empty()) else {

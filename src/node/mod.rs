@@ -48,7 +48,7 @@ mod grumble;
 mod handoff;
 pub mod hint_log;
 pub mod hint_row;
-mod hosts;
+pub mod hosts;
 mod json;
 mod known;
 mod link;
@@ -88,6 +88,7 @@ use self::core::Core;
 use self::greet::Identity;
 use self::handoff::ShardHints;
 use self::hint_log::HintLog;
+use self::hosts::Door;
 use self::known::Known;
 use self::msg::{Kind, Msg};
 use self::owners::Owners;
@@ -111,8 +112,7 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Where every core listens.
     pub listen: Vec<SocketAddr>,
-    /// Host names clients may use besides loopback names and IP addresses (no port).
-    pub host_names: Vec<String>,
+    pub door: Door,
     /// The cluster this node is a member of; `None`: it is alone.
     pub cluster: Option<Cluster>,
 }
@@ -219,7 +219,7 @@ async fn serve(
     }
     let net = rt.net(&config.listen).map_err(NodeError::Listen)?;
     let announce = (announce, gathered.started);
-    let mut core = Core::new(rt, net, router, config.host_names, gathered.early, announce);
+    let mut core = Core::new(rt, net, router, config.door, gathered.early, announce);
     core.serve().await.map_err(NodeError::Net)?;
     match router.fault.take() {
         Some(why) => Err(NodeError::Log(why)),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::hosts::Door;
 use super::{Config, NodeError, Started, run};
 use crate::base::limits::{
     HEAD_TIMEOUT, IDLE_TIMEOUT, OUTPUT_BYTES_HIGH, READ_BYTES_GUESS, SHUTDOWN_GRACE, WRITE_TIMEOUT,
@@ -56,7 +57,7 @@ pub(super) fn config(shards: u16) -> Config {
         shards,
         cache_bytes: 1 << 20,
         listen: vec![SocketAddr::new(World::ip(SERVER), PORT)],
-        host_names: Vec::new(),
+        door: Door::default(),
         cluster: None,
     }
 }

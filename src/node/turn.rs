@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::hosts::Door;
 use super::pipeline::Slot;
 use super::route::Router;
 use crate::base::time::Instant;
@@ -16,8 +17,7 @@ pub(crate) struct Turn<'a> {
     pub out: &'a mut Vec<u8>,
     /// Queues without a connection.
     pub spares: &'a mut Vec<VecDeque<Slot>>,
-    /// Names a client on this machine may give in `Host`.
-    pub host_names: &'a [String],
+    pub door: &'a Door,
     pub now: Instant,
     /// The core holds too much for its clients: large values are refused.
     pub full: bool,

@@ -19,6 +19,7 @@ use crate::base::limits::SHUTDOWN_GRACE;
 use crate::base::time::Instant;
 use crate::cluster::ring::{Member, Topology};
 use crate::node::cluster::Cluster;
+use crate::node::hosts::Door;
 use crate::node::{self, Config, Started};
 use crate::rt::mesh::mesh;
 use crate::rt::sim::World;
@@ -154,7 +155,7 @@ impl Town {
             shards: plan.shards,
             cache_bytes: 1 << 20,
             listen: vec![address(node)],
-            host_names: Vec::new(),
+            door: Door::default(),
             cluster: (plan.nodes > 1).then(|| self.cluster(node)),
         }
     }
