@@ -1,4 +1,4 @@
-//! Pure. Which `Host` a loopback client may name: the guard against DNS rebinding.
+//! Pure. Which `Host` a loopback client may name, the guard against DNS rebinding, and which other sites may send.
 //!
 //! A web page of `evil.example` whose name suddenly resolves to 127.0.0.1 counts as our own origin for the
 //! browser, and only `Host` still tells. A request from a loopback address must therefore name us by an IP
