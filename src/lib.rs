@@ -24,6 +24,7 @@ pub mod base;
 pub mod cli;
 pub mod cluster;
 pub mod http;
+pub mod load;
 pub mod node;
 pub mod rt;
 pub mod sim;
