@@ -1,5 +1,15 @@
 //! The load generator: sees the server as HTTP and nothing else, so its numbers are honest.
 
+pub mod drive;
+pub mod keys;
+pub mod once;
 pub mod outcome;
+pub mod pace;
+pub mod plan;
 pub mod report;
+pub mod session;
+pub mod source;
 pub mod tally;
+pub mod template;
+pub mod values;
+pub mod worker;
