@@ -15,6 +15,7 @@
 pub mod args;
 pub mod banner;
 pub mod cluster;
+pub mod compare;
 pub mod env_file;
 pub mod identity;
 pub mod log;

@@ -13,7 +13,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 230.0;
 const MARGIN_LEFT: f64 = 56.0;
-const MARGIN_RIGHT: f64 = 14.0;
+const MARGIN_RIGHT: f64 = 22.0;
 const MARGIN_TOP: f64 = 10.0;
 const MARGIN_BOTTOM: f64 = 36.0;
 
@@ -245,8 +245,8 @@ mod tests {
             }],
         };
         let svg = chart.draw();
-        let middle = format!("{:.1},{:.1}", (56.0 + 386.0) / 2.0, (10.0 + 194.0) / 2.0);
-        let wanted = format!("points=\"56.0,194.0 {middle} 386.0,10.0 386.0,10.0\"");
+        let middle = format!("{:.1},{:.1}", (56.0 + 378.0) / 2.0, (10.0 + 194.0) / 2.0);
+        let wanted = format!("points=\"56.0,194.0 {middle} 378.0,10.0 378.0,10.0\"");
         assert!(svg.contains(&wanted), "{svg}");
     }
 }
