@@ -67,6 +67,7 @@ pub fn help() -> String {
     let mut text = String::from(
         "kvstore: a key-value store, one shard per core\n\n\
          Usage: kvstore [flags]\n       \
+         kvstore bench [flags] URL... (loads a server: kvstore bench -help)\n       \
          kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
@@ -129,7 +130,7 @@ fn command() -> Command {
     )
 }
 
-pub(super) fn command_of<const N: usize>(args: [Arg; N]) -> Command {
+pub(super) fn command_of(args: impl IntoIterator<Item = Arg>) -> Command {
     Command::new("kvstore")
         .disable_help_flag(true)
         .disable_version_flag(true)
