@@ -190,6 +190,16 @@ impl Town {
         panic!("{}: {health} lacks {wanted}; {log:#?}", self.seed());
     }
 
+    /// Of all its cores.
+    fn metric(&self, node: u16, name: &str) -> u64 {
+        let metrics = self.ask(node, &get("/metrics"));
+        let (_, rest) = metrics
+            .split_once(&format!("\"{name}\":"))
+            .expect("a metric");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    }
+
     fn logged(&self, node: u16, part: &str) -> bool {
         let log = self.setup(node).log.borrow();
         log.iter().any(|line| line.contains(part))
@@ -281,6 +291,56 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
             assert_eq!(answer, "200 v", "SEED={seed} k{n}");
         }
     }
+}
+
+/// More than one page of each shard: it dies while some have come and some have not.
+#[test]
+fn a_member_that_dies_while_it_is_sent_everything_gets_the_rest() {
+    const KEYS: usize = 2400;
+    let mut midway = 0;
+    for seed in 0..10 {
+        let town = Town::whole(seed);
+        let value = "v".repeat(300);
+        for first in (0..KEYS).step_by(200) {
+            let items: Vec<String> = (first..first + 200)
+                .map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"{value}\"}}"))
+                .collect();
+            let body = format!("{{\"items\":[{}]}}", items.join(","));
+            let done = town.ask(A, &post("/batch?consistency=all", &body));
+            assert_eq!(done, "200 Batch Processed", "SEED={seed}");
+        }
+        town.world.kill(ip_of(C));
+        town.wipe(B, 201);
+        town.boot(B);
+        town.boot_accepting(A, B);
+        for round in 0..3 {
+            let before = town.metric(B, "memtable_bytes");
+            for _ in 0..5_000 {
+                if town.metric(B, "memtable_bytes") > before {
+                    break;
+                }
+                town.world.run_for(Duration::from_millis(1));
+            }
+            midway += u32::from(town.metric(A, "dirty_slices") > 0);
+            match round {
+                0 => town.world.crash(ip_of(B)),
+                1 => town.world.kill(ip_of(B)),
+                // What was left to do is known after a restart, too.
+                _ => town.world.crash(ip_of(A)),
+            }
+            town.boot(if round == 2 { A } else { B });
+        }
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        town.world.run_for(SOON);
+        assert_eq!(town.metric(A, "dirty_slices"), 0, "SEED={seed}");
+        town.world.kill(ip_of(A));
+        town.until(B, "\"status\":\"degraded\"");
+        for n in 0..KEYS {
+            let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
+            assert_eq!(answer, format!("200 {value}"), "SEED={seed} k{n}");
+        }
+    }
+    assert!(midway > 10, "{midway} deaths came midway");
 }
 
 #[test]

@@ -273,7 +273,7 @@ impl Router {
                 },
             ),
             What::Page(stream) => self.on_peer_page(ticket, stream, heard),
-            What::Handoff(at) => self.on_handoff(at, node, &heard),
+            What::Handoff(at) => self.on_handoff(at, node, ticket, &heard),
         }
     }
 

@@ -67,7 +67,7 @@ pub(crate) enum What {
     Repair,
     /// A page for this stream of a scan.
     Page(usize),
-    /// A batch of hints, or a page of a slice being repaired, of this shard of ours.
+    /// A batch of hints, or a page of a pass over marked slices, of this shard of ours.
     Handoff(usize),
 }
 
