@@ -116,8 +116,8 @@ fn start() -> Result<ExitCode, StartError> {
     if let Some((word, rest)) = argv.split_first()
         && word == "sim"
     {
-        let seed = args::parse_sim(rest)?;
-        return Ok(sim::replay(seed, &mut std::io::stdout()));
+        let asked = args::parse_sim(rest)?;
+        return Ok(sim::run(asked, &mut std::io::stdout()));
     }
     if let Some((word, rest)) = argv.split_first()
         && word == "bench"
