@@ -257,6 +257,12 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
                 "SEED={seed}: the new one hears of it too, {heard:#?}"
             );
         }
+        // Of what a stranger misses only the slice is noted.
+        let one = put("k40", "v").replace("/put ", "/put?consistency=one ");
+        assert_eq!(town.ask(A, &one), "200 OK", "SEED={seed}");
+        town.world.run_for(Duration::from_secs(5));
+        let noted = ["hints_kept", "hint_bytes", "dirty_slices"].map(|name| town.metric(A, name));
+        assert_eq!(noted, [0, 0, 1], "SEED={seed}");
         // What is known outlives a restart, and the stranger counts for no write.
         town.boot(A);
         town.until(A, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");
@@ -286,7 +292,7 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
         town.world.kill(ip_of(A));
         town.world.kill(ip_of(C));
         town.until(B, "\"status\":\"degraded\"");
-        for n in 0..40 {
+        for n in 0..=40 {
             let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
             assert_eq!(answer, "200 v", "SEED={seed} k{n}");
         }

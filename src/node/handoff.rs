@@ -151,6 +151,8 @@ impl Router {
             return;
         };
         let at = usize::from(shard - first);
+        let (me, ring) = (member.facts.me, &member.ring);
+        let mismatched = member.peers.is_mismatched(node);
         let Some(hints) = member.hints.get_mut(at) else {
             return;
         };
@@ -159,7 +161,10 @@ impl Router {
             let entry = row.entry.as_entry();
             let slice = Slice::of(KeyHash::of(&row.key).token());
             let bytes = hint_bytes(&row.key, &entry);
-            let kept = owed.machine.offer(now, slice, bytes) == Verdict::Keep;
+            // Nobody knows whether one that is refused is still the one it was, and when it will be again: what it
+            // lacks is not kept row by row. Where this node holds no copy, though, a pass would find nothing.
+            let refused = mismatched && ring.is_replica(slice, me);
+            let kept = !refused && owed.machine.offer(now, slice, bytes) == Verdict::Keep;
             if kept && hints.log.add(node, &row.key, &entry).is_ok() {
                 self.pen.counters.count(Metric::HintsKept);
                 continue;
