@@ -67,7 +67,8 @@ pub fn help() -> String {
     let mut text = String::from(
         "kvstore: a key-value store, one shard per core\n\n\
          Usage: kvstore [flags]\n       \
-         kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
+         kvstore sim -seed <number>   (replays a simulated cluster)\n       \
+         kvstore verify URL..         (watches a live one keep its promises)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
     let mut entry = |left: String, help: &str, default: &str| {

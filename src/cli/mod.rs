@@ -7,6 +7,7 @@
 //!                                  └──▶ one `error:` line, one `hint:` line, an exit code
 //!
 //!  argv that begins with `sim` ─▶ sim: a simulated cluster instead of a node
+//!                      `verify` ─▶ verify: what clients see of a live one
 //! ```
 //!
 //! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
@@ -23,6 +24,7 @@ pub mod serve;
 pub mod settings;
 pub mod sim;
 pub mod units;
+pub mod verify;
 
 use std::io::Write;
 use std::path::Path;
@@ -116,6 +118,11 @@ fn start() -> Result<ExitCode, StartError> {
     {
         let seed = args::parse_sim(rest)?;
         return Ok(sim::replay(seed, &mut std::io::stdout()));
+    }
+    if let Some((word, rest)) = argv.split_first()
+        && word == "verify"
+    {
+        return verify::verify(rest, &mut std::io::stdout());
     }
     let args = args::parse(&argv)?;
     if args.help {
