@@ -67,8 +67,9 @@ pub fn help() -> String {
     let mut text = String::from(
         "kvstore: a key-value store, one shard per core\n\n\
          Usage: kvstore [flags]\n       \
-         kvstore sim -seed <number>   (replays a simulated cluster)\n       \
-         kvstore verify URL..         (watches a live one keep its promises)\n\n\
+         kvstore bench [flags] URL... (loads a server: kvstore bench -help)\n       \
+         kvstore verify URL...        (watches a cluster keep its promises)\n       \
+         kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
     let mut entry = |left: String, help: &str, default: &str| {
@@ -130,7 +131,7 @@ fn command() -> Command {
     )
 }
 
-pub(super) fn command_of<const N: usize>(args: [Arg; N]) -> Command {
+pub(super) fn command_of(args: impl IntoIterator<Item = Arg>) -> Command {
     Command::new("kvstore")
         .disable_help_flag(true)
         .disable_version_flag(true)

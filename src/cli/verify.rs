@@ -9,17 +9,17 @@
 //! Exit codes: 0 all promises were kept, 1 one was not, 2 usage, 3 no node could be asked, or not all in the end.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Arg;
 
 use super::args::{command_of, mistake, rewrite, valued};
+use super::bench::{self, flags};
 use super::units::{parse_duration, show_duration};
 use super::{StartError, say};
 use crate::load::clients::{self, Node, Settled, Watched};
-use crate::load::once;
+use crate::load::template::Template;
 use crate::load::verify::{Plan, summary};
 use crate::rt::plain::Clock;
 use crate::rt::stop::Stop;
@@ -29,8 +29,6 @@ const USAGE: &str =
     "kvstore verify [-duration 60s] [-c 8] [-keys 24] [-w 2 -r 2] [-seed 1] [-settle 60s] URL..";
 const FAREWELL: &str = "error: a further signal ends it at once\nhint: its keys stay behind\n";
 
-/// Time for a connection to open, once, before the start.
-const OPEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Clients are threads, each with a connection; keys of a generation.
 const CLIENTS_MAX: u64 = 256;
 const KEYS_MAX: u64 = 10_000;
@@ -148,17 +146,14 @@ fn parse(argv: &[String]) -> Result<Wanted, StartError> {
 }
 
 /// `localhost:8081` of `http://localhost:8081/`.
-fn authority(url: &str) -> Result<String, StartError> {
-    let bare = url.strip_prefix("http://").unwrap_or(url);
-    let bare = bare.strip_suffix('/').unwrap_or(bare);
-    let port = bare.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(_)) if !bare.contains(['/', '?', '#', '@']) => Ok(bare.to_owned()),
-        _ => Err(StartError::usage(
-            format!("{url:?} is not the URL of a node, such as http://localhost:8081"),
-            USAGE,
-        )),
+fn authority(text: &str) -> Result<String, StartError> {
+    let url = flags::url(text)?;
+    if url.path != Template::parse("/").expect("a constant") {
+        let error =
+            format!("{text:?}: verify makes its own requests: the URL must not have a path");
+        return Err(StartError::usage(error, USAGE));
     }
+    Ok(url.authority)
 }
 
 /// All nodes, of which at least one answers: the others may be down for a purpose.
@@ -170,17 +165,13 @@ fn reachable(wanted: &Wanted) -> Result<Vec<Node>, StartError> {
         let found = early::resolve(host).map_err(|error| {
             StartError::new(format!("{host}: {error}"), "is the name spelt right?")
         })?;
-        let open = |address: &SocketAddr| once::connect(*address, OPEN_PATIENCE);
-        let mut answers = None;
-        for address in &found {
-            match open(address) {
-                Ok(()) => {
-                    answers = Some(*address);
-                    break;
-                }
-                Err(error) => why = format!("nobody answers at {host}: {error}"),
+        let answers = match bench::reachable(&found) {
+            Ok(address) => Some(address),
+            Err(error) => {
+                why = format!("nobody answers at {host}: {error}");
+                None
             }
-        }
+        };
         answering += usize::from(answers.is_some());
         if let Some(address) = answers.or(found.first().copied()) {
             let host = host.clone();
@@ -338,14 +329,13 @@ mod tests {
             ("-c 0 localhost:1", "-c \"0\" is not a number from 1 to 256"),
             ("-seed x localhost:1", "-seed \"x\" is not a number"),
             ("-zzz localhost:1", "unknown flag -zzz"),
-            ("http://localhost:1/get", "is not the URL of a node"),
-            ("https://localhost:1", "is not the URL of a node"),
-            ("localhost", "is not the URL of a node"),
+            ("http://localhost:1/get", "the URL must not have a path"),
         ] {
             let found = parsed(line).unwrap_err();
             assert!(found.error.contains(error), "{line}: {found:?}");
             assert_eq!((found.exit, &*found.hint), (2, USAGE), "{line}");
         }
+        assert_eq!(parsed("https://localhost:1").unwrap_err().exit, 2);
     }
 
     #[test]

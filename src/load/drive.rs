@@ -100,7 +100,7 @@ impl<'a> Driver<'a> {
                     self.writable(event.socket, now);
                 }
                 if event.readable {
-                    self.readable(event.socket, now);
+                    self.readable(event.socket, event.ended, now);
                     // One reading per readable event: what was answered is timed by it, and what is sent next.
                     now = self.clock.now();
                 }
@@ -159,13 +159,13 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn readable(&mut self, at: usize, now: Instant) {
+    fn readable(&mut self, at: usize, ended: bool, now: Instant) {
         loop {
             match self.sockets.read(at, &mut self.buffer) {
                 Ok(0) => return self.worker.ended(at, now),
                 Ok(read) => {
                     self.worker.received(at, now, &self.buffer[..read]);
-                    if read < self.buffer.len() {
+                    if read < self.buffer.len() && !ended {
                         return;
                     }
                 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::source::Asked;
+use super::tally::Failure;
 use crate::base::time::Instant;
 use crate::http::client::{Answer, Answers, Got};
 use crate::http::request::Method;
@@ -100,12 +101,12 @@ impl Session {
         }
     }
 
-    /// Hands over each answer that is whole. Err: no HTTP, or an answer without a request.
+    /// Hands over each answer that is whole. Err: it is no HTTP, or an answer without a request.
     pub fn received(
         &mut self,
         bytes: &[u8],
         mut take: impl FnMut(Waiting, &Answer<'_>),
-    ) -> Result<(), ()> {
+    ) -> Result<(), Failure> {
         // Almost always a read holds whole answers: they are parsed where they are.
         let joined;
         let input = if self.rest.is_empty() {
@@ -118,7 +119,7 @@ impl Session {
         let mut at = 0;
         while at < input.len() {
             let Some(waiting) = self.waiting.front() else {
-                return Err(());
+                return Err(Failure::Malformed);
             };
             match self.answers.next(&input[at..], self.method) {
                 Got::NeedMore { consumed } => {
@@ -131,7 +132,7 @@ impl Session {
                     take(*waiting, &answer);
                     self.waiting.pop_front();
                 }
-                Got::Bad { .. } => return Err(()),
+                Got::Bad { .. } => return Err(Failure::Malformed),
             }
         }
         self.rest.extend_from_slice(&input[at..]);

@@ -231,8 +231,8 @@ impl<'a> Worker<'a> {
             keep_alive &= answer.keep_alive;
             answered(seconds, source, waiting, answer, now);
         });
-        if taken.is_err() {
-            self.broken(at, now, Failure::Malformed);
+        if let Err(failure) = taken {
+            self.broken(at, now, failure);
         } else if !keep_alive && self.sessions[at].depth() == 0 {
             self.close(at, now);
         } else {

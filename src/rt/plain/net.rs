@@ -1,8 +1,9 @@
 //! Client sockets of one thread: non-blocking, in one edge-triggered epoll set.
 //!
 //! A socket enters the set once, for reading and writing, and stays: no system call per change of interest. So whoever
-//! is told "readable" must read until nothing is left (a read that fills less than the buffer says so too), and whoever
-//! could not write all is told when there is room again.
+//! is told "readable" must read until nothing is left, and whoever could not write all is told when there is room again.
+//! A read that fills less than the buffer leaves nothing either, unless the event says that the peer has ended: bytes and
+//! end may come as one event, and no other would tell of the end.
 
 #![expect(unsafe_code, reason = "epoll has no safe wrapper")]
 
@@ -22,6 +23,8 @@ pub struct Ready {
     pub socket: usize,
     /// Bytes, the end or an error can be read.
     pub readable: bool,
+    /// The peer sends nothing more: read on until that is seen.
+    pub ended: bool,
     pub writable: bool,
 }
 
@@ -148,6 +151,7 @@ impl Sockets {
             ready.push(Ready {
                 socket: number,
                 readable: flags & (libc::EPOLLIN | libc::EPOLLRDHUP | broken) != 0,
+                ended: flags & (libc::EPOLLRDHUP | broken) != 0,
                 writable: flags & (libc::EPOLLOUT | broken) != 0,
             });
         }
@@ -225,8 +229,10 @@ mod tests {
         peer.write_all(b"pong").unwrap();
         until(&mut sockets, |ready| ready.readable);
         assert_eq!(sockets.read(3, &mut buf).unwrap(), 4);
+        peer.write_all(b"bye").unwrap();
         drop(peer);
-        until(&mut sockets, |ready| ready.readable);
+        until(&mut sockets, |ready| ready.ended);
+        assert_eq!(sockets.read(3, &mut buf).unwrap(), 3);
         assert_eq!(sockets.read(3, &mut buf).unwrap(), 0);
         sockets.close(3);
         let gone = sockets.read(3, &mut buf).unwrap_err();
