@@ -6,7 +6,8 @@
 //!
 //! It writes below a prefix of its own and nothing else. Kill, stop and cut off nodes meanwhile: that is what it is for.
 //!
-//! Exit codes: 0 all promises were kept, 1 one was not, 2 usage, 3 no node could be asked, or not all in the end.
+//! Exit codes: 0 all promises were kept, 1 one was not, 2 usage, 3 no node could be asked, or not all in the end, or
+//! none answered enough to judge by.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use super::units::{parse_duration, show_duration};
 use super::{StartError, say};
 use crate::load::clients::{self, Node, Settled, Watched};
 use crate::load::template::Template;
-use crate::load::verify::{Plan, summary};
+use crate::load::verify::{Plan, is_telling, summary};
 use crate::rt::plain::Clock;
 use crate::rt::stop::Stop;
 use crate::rt::{early, uring};
@@ -263,6 +264,28 @@ fn tell(
             ),
         );
     }
+    tell_copies(nodes, settled, out);
+    let told = is_telling(&watched.history);
+    if !told {
+        say(
+            out,
+            "no write or no read was answered: nothing is verified\n",
+        );
+    }
+    match (
+        kept && settled.unequal == 0,
+        told && settled.silent.is_empty(),
+    ) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(UNASKED),
+        (true, true) => {
+            say(out, "all promises kept\n");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn tell_copies(nodes: &[Node], settled: &Settled, out: &mut dyn Write) {
     let took = show_duration(settled.took);
     match settled.unequal {
         0 => say(out, &format!("all copies were equal after {took}\n")),
@@ -277,14 +300,6 @@ fn tell(
             out,
             &format!("{host} did not answer in the end: its copies are unknown\n"),
         );
-    }
-    match (kept && settled.unequal == 0, settled.silent.is_empty()) {
-        (false, _) => ExitCode::FAILURE,
-        (true, false) => ExitCode::from(UNASKED),
-        (true, true) => {
-            say(out, "all promises kept\n");
-            ExitCode::SUCCESS
-        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Node {
 #[derive(Debug, Default)]
 pub struct Watched {
     pub history: Vec<Record>,
-    /// Reads without an answer, or with one that tells of a failure.
+    /// Reads without an answer or with one that tells of a failure, and whatever could not be sent.
     pub unanswered: u64,
     /// Answers that no server may give: the first ones.
     pub wrong: Vec<String>,

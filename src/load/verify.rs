@@ -21,8 +21,8 @@ use crate::http::request::Method;
 
 /// Letters behind the number of a value.
 const VALUE_BYTES_MAX: usize = 100;
-/// A generation is not shorter than this.
-const GENERATION_MIN: Duration = Duration::from_secs(3);
+/// What one client asks in this time falls to one key of a generation.
+const PER_KEY: Duration = Duration::from_secs(1);
 /// Keys of all generations: their names have five digits.
 const KEYS_MAX: u64 = 60_000;
 /// Keys a scan asks about.
@@ -69,7 +69,8 @@ impl Plan {
     fn generation(&self) -> Duration {
         let generations = KEYS_MAX / u64::from(self.keys.max(1));
         let share = self.duration / u32::try_from(generations.max(1)).unwrap_or(u32::MAX);
-        GENERATION_MIN.max(share)
+        let bounded = PER_KEY * u32::from(self.keys) / u32::from(self.clients.max(1));
+        bounded.max(share)
     }
 
     fn rules(&self) -> Rules {
@@ -284,6 +285,27 @@ pub(super) fn written(history: &[Record]) -> BTreeSet<u16> {
     writes.map(|record| record.key).collect()
 }
 
+/// Whether there is anything to judge: a write that was answered, and a read.
+#[must_use]
+pub fn is_telling(history: &[Record]) -> bool {
+    let is_acked = |of: &Record| {
+        let Act::Write { outcome, .. } = &of.act else {
+            return false;
+        };
+        matches!(outcome, Outcome::Acked(_))
+    };
+    let is_read = |of: &Record| {
+        matches!(
+            of.act,
+            Act::Read {
+                how: How::Get | How::Scan,
+                ..
+            }
+        )
+    };
+    history.iter().any(is_acked) && history.iter().any(is_read)
+}
+
 /// How many of what, for people.
 #[must_use]
 pub fn summary(history: &[Record], unanswered: u64) -> String {
@@ -298,7 +320,7 @@ pub fn summary(history: &[Record], unanswered: u64) -> String {
     let keys: BTreeSet<u16> = history.iter().map(|record| record.key).collect();
     format!(
         "{} observations of {} keys: {} reads and scanned rows, {} reads of single copies, \
-         {} writes answered, {} refused, {} of unknown outcome; {unanswered} reads had no answer",
+         {} writes answered, {} refused, {} of unknown outcome; {unanswered} other requests without an answer",
         history.len(),
         keys.len(),
         count(|act| matches!(
@@ -415,6 +437,14 @@ mod tests {
             plan.judge(&history(&plan, &story)).is_ok()
         };
         assert!(judge(Reply::Lost));
+        let lost = [(put.clone(), 1_000, 2_000, Reply::Lost), read.clone()];
+        assert!(!is_telling(&history(&plan, &lost)), "no write was answered");
+        let done = [
+            (put.clone(), 1_000, 2_000, answer(200, 5, "OK")),
+            read.clone(),
+        ];
+        assert!(is_telling(&history(&plan, &done)));
+        assert!(!is_telling(&history(&plan, &done[..1])), "nothing was read");
         assert!(judge(answer(503, 0, "late; outcome: unknown\n")));
         assert!(!judge(answer(503, 0, "too few; outcome: not_applied\n")));
         assert!(!judge(Reply::Unasked));
