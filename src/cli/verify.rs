@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Arg;
 
 use super::args::{command_of, mistake, rewrite, valued};
-use super::bench::{self, flags};
+use super::bench::{self, url::url};
 use super::units::{parse_duration, show_duration};
 use super::{StartError, say};
 use crate::load::clients::{self, Node, Settled, Watched};
@@ -148,7 +148,7 @@ fn parse(argv: &[String]) -> Result<Wanted, StartError> {
 
 /// `localhost:8081` of `http://localhost:8081/`.
 fn authority(text: &str) -> Result<String, StartError> {
-    let url = flags::url(text)?;
+    let url = url(text)?;
     if url.path != Template::parse("/").expect("a constant") {
         let error =
             format!("{text:?}: verify makes its own requests: the URL must not have a path");
