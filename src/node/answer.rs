@@ -168,7 +168,7 @@ impl Pen {
             env!("CARGO_PKG_VERSION")
         );
         let code = match status {
-            "mismatch" => Status::ServiceUnavailable,
+            "mismatch" | "joining" => Status::ServiceUnavailable,
             _ => Status::Ok,
         };
         self.count(code);

@@ -129,6 +129,18 @@ impl Town {
 
     /// Starts a node, again if it runs, and waits until it has announced itself.
     fn boot(&self, node: u16) {
+        let announced = self.launch(node);
+        for _ in 0..10_000 {
+            self.world.run_for(Duration::from_millis(1));
+            if announced.get() {
+                return;
+            }
+        }
+        panic!("{}: node {node} did not start", self.seed());
+    }
+
+    /// Starts a node, again if it runs; whether it has announced itself.
+    fn launch(&self, node: u16) -> Rc<Cell<bool>> {
         let announced = Rc::new(Cell::new(false));
         let setup = self.setup(node);
         setup.log.borrow_mut().clear();
@@ -141,13 +153,7 @@ impl Town {
             let node = run(rt.clone(), port, self.config(node), Box::new(announce), log);
             rt.spawn(async move { drop(node.await) });
         }
-        for _ in 0..10_000 {
-            self.world.run_for(Duration::from_millis(1));
-            if announced.get() {
-                return;
-            }
-        }
-        panic!("{}: node {node} did not start", self.seed());
+        announced
     }
 
     /// As [`Town::boot`], taking a member in whatever it has.
@@ -247,6 +253,25 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
                 "SEED={seed}: the new one hears of it too, {heard:#?}"
             );
         }
+        // Its own clients get nothing from its empty store, and are told what to do.
+        for request in [
+            put("k1", "w"),
+            get("/get?key=k1"),
+            get("/scan"),
+            post("/delete?key=k1", ""),
+            post("/batch", "{\"items\":[{\"key\":\"k1\",\"value\":\"w\"}]}"),
+        ] {
+            let refused = town.ask(B, &request);
+            assert!(refused.starts_with("503 "), "SEED={seed}: {refused}");
+            let remedy = "start each member that refuses it once with -accept-member b:1";
+            assert!(refused.contains(remedy), "SEED={seed}: {refused}");
+            let json = request.replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+            let refused = town.ask(B, &json);
+            assert!(refused.contains("\"error\":\"not_accepted\""), "{refused}");
+            let writes = !request.starts_with("GET");
+            let outcome = refused.contains("\"outcome\":\"not_applied\"");
+            assert_eq!(outcome, writes, "SEED={seed}: {refused}");
+        }
         // What is known outlives a restart, and the stranger counts for no write.
         town.boot(A);
         town.until(A, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");
@@ -280,6 +305,45 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
             let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
             assert_eq!(answer, "200 v", "SEED={seed} k{n}");
         }
+    }
+}
+
+/// It cannot know that it has lost its disk before others say so, and says nothing of its data until then.
+#[test]
+fn a_new_data_directory_answers_nobody_before_the_members_are_heard() {
+    for seed in 0..6 {
+        let town = Town::whole(seed);
+        let all = put("k", "v").replace("/put ", "/put?consistency=all ");
+        assert_eq!(town.ask(A, &all), "200 OK", "SEED={seed}");
+        town.wipe(B, 201);
+        for other in [A, C] {
+            town.world.partition(ip_of(other), ip_of(B));
+            town.world.partition(ip_of(B), ip_of(other));
+        }
+        let announced = town.launch(B);
+        let (mut joining, mut refused) = (0, 0);
+        for round in 0..60 {
+            town.world.run_for(Duration::from_millis(50));
+            if round == 15 {
+                town.world.heal();
+            }
+            let answer = town.ask(B, &get("/get?key=k"));
+            joining += u32::from(answer.starts_with("503 this node has a new data directory"));
+            refused += u32::from(answer.contains("-accept-member b:1"));
+            assert!(!answer.starts_with("404"), "SEED={seed}: {answer}");
+            assert!(round >= 15 || !announced.get(), "SEED={seed}");
+        }
+        assert!(joining > 8, "SEED={seed}: {joining}");
+        assert!(refused > 0 && announced.get(), "SEED={seed}");
+        // Out of reach of all others it serves what it has: a first node of a cluster looks the same.
+        for other in [A, C] {
+            town.world.kill(ip_of(other));
+        }
+        town.boot(B);
+        assert!(
+            town.ask(B, &get("/get?key=k")).starts_with("404"),
+            "SEED={seed}"
+        );
     }
 }
 

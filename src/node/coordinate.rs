@@ -156,20 +156,20 @@ impl Router {
 
     /// W of a request that wants `level`.
     pub(crate) fn write_needed(&self, level: Level) -> Result<u16, Refusal> {
-        let default = self
-            .member
-            .as_ref()
-            .map_or(1, |member| member.facts.write_quorum);
-        self.needed(level, default)
+        let Some(member) = &self.member else {
+            return self.needed(level, 1);
+        };
+        self.may_serve(member, true)?;
+        self.needed(level, member.facts.write_quorum)
     }
 
     /// R of a request that wants `level`.
     pub(crate) fn read_needed(&self, level: Level) -> Result<u16, Refusal> {
-        let default = self
-            .member
-            .as_ref()
-            .map_or(1, |member| member.facts.read_quorum);
-        self.needed(level, default)
+        let Some(member) = &self.member else {
+            return self.needed(level, 1);
+        };
+        self.may_serve(member, false)?;
+        self.needed(level, member.facts.read_quorum)
     }
 
     fn needed(&self, level: Level, default: u16) -> Result<u16, Refusal> {

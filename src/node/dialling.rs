@@ -8,6 +8,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::failure::STRANGER;
 use super::greet;
 use super::links::{Link, Phase, Spot, said_no};
 use super::peers::Peers;
@@ -87,6 +88,7 @@ impl Peers {
                 return None;
             }
             let why = said_no(head.status, &bytes[head.bytes..]);
+            self.peers[spot.node.index()].refuses_us |= head.status == STRANGER.code();
             self.disagree(net, spot, &why);
             return None;
         }
@@ -134,6 +136,8 @@ impl Peers {
         let peer = &mut self.peers[spot.node.index()];
         peer.shards = shards;
         peer.mismatch = false;
+        peer.refuses_us = false;
+        peer.has_spoken = true;
         peer.told.clear();
         let (from, to) = (usize::from(spot.core), usize::from(core.min(cores - 1)));
         let mut gone = Vec::new();
@@ -160,6 +164,7 @@ impl Peers {
             self.hang_up(net, spot.node, token);
         }
         self.detector.on(now, spot.node, health::Event::Heard);
+        self.judge_standing();
         Spot {
             core: to as u16,
             ..spot
@@ -168,7 +173,10 @@ impl Peers {
 
     /// The handshake has failed for a reason that waiting does not mend.
     fn disagree(&mut self, net: &mut Net, spot: Spot, why: &str) {
-        self.peers[spot.node.index()].mismatch = true;
+        let peer = &mut self.peers[spot.node.index()];
+        peer.mismatch = true;
+        peer.has_spoken = true;
+        self.judge_standing();
         self.lose(net, spot, why);
         let at = self.rt.now() + REDIAL_REFUSED;
         self.link(spot).phase = Phase::Idle(Some(at));

@@ -67,6 +67,9 @@ impl From<Failed> for Failure {
     }
 }
 
+/// How a member that dials with another data directory is answered; it tells nothing else, so that the dialler knows.
+pub(crate) const STRANGER: Status = Status::Conflict;
+
 /// Why a request gets an error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -86,6 +89,14 @@ pub(crate) enum Refusal {
     BadAfter,
     /// A member that does not belong to this cluster, and why.
     Peer(String),
+    /// A member with another data directory than the one known, and what to do.
+    Stranger(String),
+    /// This node may not answer from what it holds. `write`: something was to be written.
+    NotServing {
+        code: &'static str,
+        why: String,
+        write: bool,
+    },
     Percent,
     Body(BadBody),
     /// A web page of another site asks.
@@ -278,6 +289,10 @@ impl Refusal {
                 "X-KV-After must be a version as X-KV-Version spells it".into(),
             ),
             Refusal::Peer(mismatch) => (Status::Forbidden, "not_a_peer", mismatch.as_str().into()),
+            Refusal::Stranger(why) => (STRANGER, "other_directory", why.as_str().into()),
+            Refusal::NotServing { code, why, .. } => {
+                (Status::ServiceUnavailable, *code, why.as_str().into())
+            }
             Refusal::Partial {
                 failed,
                 items,
@@ -304,6 +319,7 @@ impl Refusal {
     pub(crate) fn outcome(&self) -> Option<&'static str> {
         match self {
             Refusal::Store(failure) | Refusal::Partial { failure, .. } => Some(failure.outcome()),
+            Refusal::NotServing { write: true, .. } => Some("not_applied"),
             _ => None,
         }
     }

@@ -39,7 +39,8 @@ impl Router {
             return Err(self.turned_away(theirs.from, "it is no member of this cluster"));
         }
         if let Err(why) = member.peers.judge(theirs.from, theirs.node) {
-            return Err(self.turned_away(theirs.from, &why));
+            self.turned_away(theirs.from, &why);
+            return Err(Refusal::Stranger(why));
         }
         let head = mine.answer_head(
             &theirs,
@@ -92,6 +93,7 @@ impl Router {
         let status = match (stopping, mismatch, down) {
             (true, _, _) => "stopping",
             (_, true, _) => "mismatch",
+            _ if !self.is_sure() => "joining",
             (_, _, true) => "degraded",
             _ => "ok",
         };

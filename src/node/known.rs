@@ -88,6 +88,11 @@ impl Known {
         }
     }
 
+    /// Whether a member of this name was ever met.
+    pub(crate) fn has_met(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Keeps what was judged; false when it was known.
     pub(crate) fn learn(&mut self, name: &str, node: u128) -> bool {
         self.0.insert(name.to_owned(), node) != Some(node)

@@ -27,6 +27,10 @@ pub(super) struct Peer {
     pub told: String,
     /// It refuses us or we refuse it: settings differ.
     pub mismatch: bool,
+    /// It has answered a handshake, whatever it said.
+    pub has_spoken: bool,
+    /// It knows our name with another data directory, and has not taken this one in.
+    pub refuses_us: bool,
 }
 
 pub(super) struct Link {

@@ -68,6 +68,7 @@ mod scan_run;
 mod served;
 mod slots;
 mod small_file;
+mod standing;
 mod turn;
 mod writing;
 

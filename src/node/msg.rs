@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Opened(Started),
     /// From core 0: every shard is open; accept connections.
     Listen,
-    /// To core 0: the sender accepts connections.
+    /// To core 0: the sender accepts connections, and knows whether it may answer them.
     Listening,
     /// A peer has dialled: the connection is for a shard of the receiver.
     HandOver(HandOver),

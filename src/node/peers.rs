@@ -26,6 +26,7 @@ use super::greet::Identity;
 use super::known::Known;
 use super::links::{Heard, Link, Peer, Phase, Spot, What};
 use super::slots::Slots;
+use super::standing::Standing;
 use crate::base::hash::{KeyHash, Map};
 use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
 use crate::base::member::NodeId;
@@ -59,6 +60,7 @@ pub(crate) struct Peers {
     pub(super) by_token: Map<Token, Spot>,
     requests: Slots<Request>,
     pub(super) detector: Detector,
+    pub(super) standing: Standing,
     /// Links with bytes to send.
     pub(super) dirty: Vec<Token>,
     arrived: Vec<Arrived>,
@@ -104,6 +106,8 @@ impl Peers {
             shards: 0,
             told: String::new(),
             mismatch: false,
+            has_spoken: false,
+            refuses_us: false,
         };
         Peers {
             rt: rt.clone(),
@@ -115,6 +119,7 @@ impl Peers {
             by_token: Map::default(),
             requests: Slots::new(),
             detector: Detector::new(members, facts.me, now),
+            standing: Standing::default(),
             dirty: Vec::new(),
             arrived: Vec::new(),
             pinged_at: now,
@@ -265,6 +270,7 @@ impl Peers {
                 (self.log)(&line);
             }
         }
+        self.judge_standing();
         self.flush(net);
     }
 
@@ -276,7 +282,7 @@ impl Peers {
         self.by_token.clear();
     }
 
-    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
         let me = self.facts.me;
         (0..self.peers.len() as u16)
             .map(NodeId)
