@@ -174,10 +174,13 @@ fn run(
     let announcer = log.clone();
     let port = settings.port;
     let outcome = uring::run(cpus, dir, &stop, mesh::mesh(cpus.len()), move |rt, end| {
-        let (log, warner) = (announcer.clone(), announcer.clone());
+        let (log, warner, teller) = (announcer.clone(), announcer.clone(), announcer.clone());
         let announce = move |started: &node::Started| log.plain(banner::running(port, started));
-        let warn = Rc::new(move |text: &str| warner.warn(text));
-        node::run(rt, end, config.clone(), Box::new(announce), warn)
+        let journal = node::Journal {
+            warn: Rc::new(move |text: &str| warner.warn(text)),
+            info: Rc::new(move |text: &str| teller.info(text)),
+        };
+        node::run(rt, end, config.clone(), Box::new(announce), journal)
     });
     outcome.map_err(|failure| match failure {
         RunError::Start(error) => error.into(),

@@ -168,7 +168,7 @@ impl Pen {
             env!("CARGO_PKG_VERSION")
         );
         let code = match status {
-            "mismatch" | "joining" => Status::ServiceUnavailable,
+            "mismatch" | "joining" | "clock_skew" => Status::ServiceUnavailable,
             _ => Status::Ok,
         };
         self.count(code);

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::Journal;
 use super::answer::Written;
 use super::ceiling::{self, Ceiling};
 use super::cluster::{Cluster, Level};
@@ -85,11 +86,11 @@ impl Member {
         facts: &Rc<Cluster>,
         identity: &Rc<Identity>,
         dir: &Path,
-        log: Rc<dyn Fn(&str)>,
+        journal: Journal,
     ) -> Member {
         Member {
             ring: Rc::new(Ring::new(&facts.topology)),
-            peers: Peers::new(rt, facts, identity, log),
+            peers: Peers::new(rt, facts, identity, journal),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
             hints: Vec::new(),

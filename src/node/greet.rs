@@ -94,10 +94,17 @@ impl Router {
             (true, _, _) => "stopping",
             (_, true, _) => "mismatch",
             _ if !self.is_sure() => "joining",
+            _ if member.peers.clocks.fenced().is_some() => "clock_skew",
             (_, _, true) => "degraded",
             _ => "ok",
         };
-        (status, format!(",\"peers\":[{}]", peers.join(",")))
+        let offset = member.peers.clocks.offset_ms();
+        let more = format!(
+            ",\"clock_offset_ms\":{},\"peers\":[{}]",
+            -offset,
+            peers.join(",")
+        );
+        (status, more)
     }
 }
 

@@ -15,6 +15,7 @@
 
 use super::coordinate::Member;
 use super::failure::Refusal;
+use super::peer_news;
 use super::peers::Peers;
 use super::route::Router;
 use crate::base::member::NodeId;
@@ -52,6 +53,15 @@ impl Peers {
     }
 }
 
+/// What the client of a refused write reads.
+fn told_of_skew(offset_ms: i64) -> String {
+    format!(
+        "this node's clock is {} most members'; nothing was done; set it right (NTP, chrony), or write through another \
+         node",
+        peer_news::apart(-offset_ms)
+    )
+}
+
 impl Router {
     /// Whether it is known that clients may be answered, or why they may not.
     pub(super) fn is_sure(&self) -> bool {
@@ -63,7 +73,10 @@ impl Router {
     pub(super) fn may_serve(&self, member: &Member, write: bool) -> Result<(), Refusal> {
         let members = member.facts.topology.members();
         let (code, why) = match member.peers.standing {
-            Standing::Good => return Ok(()),
+            Standing::Good => match member.peers.clocks.fenced().filter(|_| write) {
+                Some(offset_ms) => ("clock_skew", told_of_skew(offset_ms)),
+                None => return Ok(()),
+            },
             Standing::Unsure => (
                 "joining",
                 "this node has a new data directory and has not heard all other members yet; nothing was done, try \
