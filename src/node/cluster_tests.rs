@@ -520,6 +520,44 @@ fn a_node_whose_clock_is_far_from_the_others_takes_no_writes() {
     }
 }
 
+/// However many cores see it.
+#[test]
+fn the_log_has_one_line_when_a_peer_goes_and_one_when_it_is_back() {
+    for seed in [1, 3, 5] {
+        let town = Town::whole(seed);
+        let down = "{\"name\":\"b:1\",\"state\":\"down\"}";
+        // Members start one after another, and of that there are lines too.
+        town.world.run_for(SOON);
+        town.setup(A).log.borrow_mut().clear();
+        match seed % 3 {
+            0 => town.world.crash(ip_of(B)),
+            1 => town.stop(B),
+            _ => {
+                town.world.partition(ip_of(A), ip_of(B));
+                town.world.partition(ip_of(B), ip_of(A));
+            }
+        }
+        town.until(A, down);
+        town.world.run_for(SOON);
+        match seed % 3 {
+            2 => town.world.heal(),
+            _ => town.boot(B),
+        }
+        town.until(A, "\"status\":\"ok\"");
+        town.world.run_for(SOON);
+        let log = town.setup(A).log.borrow();
+        assert_eq!(log.len(), 2, "SEED={seed}: {log:#?}");
+        assert!(
+            log[0].starts_with("peer b:1 is down: "),
+            "SEED={seed}: {log:#?}"
+        );
+        assert!(
+            log[1].starts_with("peer b:1 is back after "),
+            "SEED={seed}: {log:#?}"
+        );
+    }
+}
+
 #[test]
 fn a_clock_file_that_makes_no_sense_is_refused() {
     let town = Town::whole(3);

@@ -55,8 +55,10 @@ impl Core<'_> {
 
     fn end_served(&mut self, token: Token, ended: &Ended) {
         self.net.close(token);
-        if let Some(served) = self.served.remove(&token) {
-            let line = format!("link of peer {}: {}", served.name(), ended.0);
+        if let Some(served) = self.served.remove(&token)
+            && let Ended::Fault(why) = ended
+        {
+            let line = format!("link of peer {}: {why}", served.name());
             let log = &*self.router.log;
             self.router.grumble.tell(log, self.now, &line, &line);
         }
@@ -104,7 +106,7 @@ impl Core<'_> {
         let gone = self.served.iter().filter(|(_, served)| silent(served));
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
         for token in gone {
-            self.end_served(token, &Ended("it is silent".to_owned()));
+            self.end_served(token, &Ended::Gone);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::failure::STRANGER;
 use super::greet;
 use super::links::{Link, Phase, Spot, said_no};
+use super::peer_news::Line;
 use super::peers::Peers;
 use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::time::Instant;
@@ -138,7 +139,7 @@ impl Peers {
         peer.mismatch = false;
         peer.refuses_us = false;
         peer.has_spoken = true;
-        peer.told.clear();
+        peer.trouble.clear();
         let (from, to) = (usize::from(spot.core), usize::from(core.min(cores - 1)));
         let mut gone = Vec::new();
         if peer.links.len() != usize::from(cores) {
@@ -173,9 +174,14 @@ impl Peers {
 
     /// The handshake has failed for a reason that waiting does not mend.
     fn disagree(&mut self, net: &mut Net, spot: Spot, why: &str) {
+        let name = &self.facts.topology.members()[spot.node.index()].name;
         let peer = &mut self.peers[spot.node.index()];
-        peer.mismatch = true;
+        let told = std::mem::replace(&mut peer.mismatch, true) && peer.trouble == why;
         peer.has_spoken = true;
+        if !told {
+            let line = Line::Warn(format!("peer {name}: {why}"));
+            self.tell(&[line]);
+        }
         self.judge_standing();
         self.lose(net, spot, why);
         let at = self.rt.now() + REDIAL_REFUSED;

@@ -1,13 +1,33 @@
 //! Pure. What the operator reads when a peer goes or comes back, or when clocks part: sentences, and how bad it is.
 
 use crate::base::member::NodeId;
+use crate::cluster::PeerState;
 use crate::cluster::clock;
+use crate::cluster::health::{Cause, Change};
 
 /// One line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Warn(String),
     Info(String),
+}
+
+/// A peer has gone or come back; nothing of a short silence. `trouble`: what went wrong when it was last dialled.
+pub(super) fn of_peer(change: &Change, name: &str, trouble: &str) -> Option<Line> {
+    let seconds = change.lasted.as_secs_f64();
+    match (change.from, change.to) {
+        (_, PeerState::Down) => Some(Line::Warn(match (change.cause, trouble) {
+            (Cause::Silent | Cause::Lost, "") | (Cause::Silent, _) => {
+                format!("peer {name} is down: no answer for {seconds:.1} s")
+            }
+            (_, "") => format!("peer {name} is down: nothing was heard of it since the start"),
+            (_, trouble) => format!("peer {name} is down: {trouble}"),
+        })),
+        (PeerState::Down, _) => Some(Line::Info(format!(
+            "peer {name} is back after {seconds:.1} s"
+        ))),
+        (PeerState::Up | PeerState::Suspect, _) => None,
+    }
 }
 
 /// Clocks have parted or come together.
@@ -44,6 +64,61 @@ pub(super) fn apart(ahead_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn peers_are_told_of_in_sentences() {
+        use PeerState::{Down, Suspect, Up};
+        for (from, to, cause, lasted_ms, trouble, wanted) in [
+            (Up, Suspect, Cause::Silent, 1500, "", None),
+            (Suspect, Up, Cause::Heard, 0, "", None),
+            (
+                Suspect,
+                Down,
+                Cause::Silent,
+                3049,
+                "it has closed the connection",
+                Some(Line::Warn("peer b:1 is down: no answer for 3.0 s".into())),
+            ),
+            (
+                Up,
+                Down,
+                Cause::Lost,
+                40,
+                "Connection refused (os error 111)",
+                Some(Line::Warn(
+                    "peer b:1 is down: Connection refused (os error 111)".into(),
+                )),
+            ),
+            (
+                Up,
+                Down,
+                Cause::NeverHeard,
+                3000,
+                "",
+                Some(Line::Warn(
+                    "peer b:1 is down: nothing was heard of it since the start".into(),
+                )),
+            ),
+            (
+                Down,
+                Up,
+                Cause::Pongs,
+                12_040,
+                "",
+                Some(Line::Info("peer b:1 is back after 12.0 s".into())),
+            ),
+        ] {
+            let change = Change {
+                node: NodeId(1),
+                from,
+                to,
+                cause,
+                lasted: Duration::from_millis(lasted_ms),
+            };
+            assert_eq!(of_peer(&change, "b:1", trouble), wanted, "{change:?}");
+        }
+    }
 
     #[test]
     fn clocks_are_told_of_in_sentences() {

@@ -109,7 +109,7 @@ impl Peers {
         let peer = |_| Peer {
             links: vec![Link::new(Some(now))],
             shards: 0,
-            told: String::new(),
+            trouble: String::new(),
             mismatch: false,
             has_spoken: false,
             refuses_us: false,
@@ -265,10 +265,11 @@ impl Peers {
         let mut lines = Vec::new();
         for change in self.detector.tick(now) {
             let name = &self.facts.topology.members()[change.node.index()].name;
-            lines.push(Line::Warn(format!(
-                "peer {name}: {:?} -> {:?} ({:?})",
-                change.from, change.to, change.cause
-            )));
+            let peer = &self.peers[change.node.index()];
+            // That the two disagree has been told.
+            if !peer.mismatch {
+                lines.extend(peer_news::of_peer(change, name, &peer.trouble));
+            }
         }
         let members = self.facts.topology.members();
         let name = |node: NodeId| &members[node.index()].name[..];
@@ -280,7 +281,7 @@ impl Peers {
     }
 
     /// Every core sees the same; one of them tells.
-    fn tell(&self, lines: &[Line]) {
+    pub(super) fn tell(&self, lines: &[Line]) {
         if self.rt.core() == 0 {
             for line in lines {
                 match line {
@@ -485,11 +486,6 @@ impl Peers {
         if !was_open && !peer.links.iter().any(Link::is_open) {
             self.detector.on(now, spot.node, health::Event::Refused);
         }
-        let peer = &mut self.peers[spot.node.index()];
-        if self.rt.core() == 0 && peer.told != why {
-            let name = &self.facts.topology.members()[spot.node.index()].name;
-            (self.journal.warn)(&format!("peer {name}: {why}"));
-            peer.told = why.to_owned();
-        }
+        self.peers[spot.node.index()].trouble = why.to_owned();
     }
 }

@@ -72,7 +72,7 @@ fn a_server_that_says_nothing() {
     let node = member(dir.path(), "node1", a, &[], &["-peers", &peers]);
     tells(
         &node,
-        &format!("WARN peer localhost:{other}: it does not answer the handshake"),
+        &format!("WARN peer localhost:{other} is down: it does not answer the handshake"),
     );
     stands_alone(&node);
     drop(listener);
