@@ -29,6 +29,7 @@ use super::msg::Reply;
 use super::peers::{Arrived, NotSent, Peers};
 use super::route::{Place, Router};
 use super::small_file::SmallFile;
+use super::view::View;
 use super::writing::write_event;
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
@@ -47,6 +48,8 @@ pub(crate) struct Member {
     pub ring: Rc<Ring>,
     pub peers: Peers,
     pub identity: Rc<Identity>,
+    /// How each core sees the cluster, by core, as it last said.
+    pub views: Vec<View>,
     /// For each shard of this core, in order.
     pub hints: Vec<ShardHints>,
     /// The data directory.
@@ -93,6 +96,7 @@ impl Member {
             peers: Peers::new(rt, facts, identity, journal),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
+            views: vec![View::default(); usize::from(identity.cores)],
             hints: Vec::new(),
             dir: dir.to_owned(),
             members_file: SmallFile::new(dir.join(known::FILE)),

@@ -237,6 +237,7 @@ impl<'r> Core<'r> {
                     }
                 }
                 Kind::Met(name, node) => self.router.met(&name, node),
+                Kind::Saw(view) => self.router.saw(from, view),
                 // Both belong to the start, which is over.
                 Kind::Opened(_) | Kind::Listen => {}
             }

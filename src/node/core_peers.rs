@@ -101,6 +101,7 @@ impl Core<'_> {
             return;
         }
         member.peers.tick(&mut self.net);
+        self.router.share_view();
         self.router.look_at_handoffs();
         let silent = |served: &Served| self.now.since(served.heard) > SERVED_SILENCE_MAX;
         let gone = self.served.iter().filter(|(_, served)| silent(served));

@@ -71,6 +71,7 @@ mod slots;
 mod small_file;
 mod standing;
 mod turn;
+mod view;
 mod writing;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::handoff::News;
 use super::metrics::Snapshot;
 use super::served::HandOver;
+use super::view::View;
 
 /// One message of the mesh. Opaque above `node`: the command line only creates the mesh.
 pub struct Msg(pub(crate) Kind);
@@ -42,6 +43,8 @@ pub(crate) enum Kind {
     HandOver(HandOver),
     /// From core 0: the member of this name was met with this identity.
     Met(String, u128),
+    /// How the sender sees the cluster now.
+    Saw(View),
     /// The sender has no request left and will ask for nothing more.
     Drained,
 }
