@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::NodeError;
 use super::route::Router;
 use crate::base::limits::CLOCK_SKEW_MAX;
-use crate::base::sealed::{seal, unseal};
+use crate::base::sealed::{self, Bad};
 use crate::base::time::Instant;
 use crate::base::version::Version;
 use crate::rt::Rt;
@@ -104,7 +104,7 @@ pub(super) async fn read(rt: &Rt, dir: &Path) -> Result<u64, NodeError> {
     let (why, kind) = match rt.read_whole(&path).await {
         Ok(bytes) => match decode(&bytes) {
             Ok(ms) => return Ok(ms),
-            Err(why) => (why, None),
+            Err(bad) => (bad.to_string(), None),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => (error.to_string(), Some(error.kind())),
@@ -126,17 +126,11 @@ fn encode(ceiling_ms: u64) -> Vec<u8> {
         format: FORMAT,
         ceiling_ms,
     };
-    seal(&serde_json::to_string(&line).expect("numbers are JSON"))
+    sealed::encode(&line)
 }
 
-fn decode(bytes: &[u8]) -> Result<u64, String> {
-    let line: Line = serde_json::from_str(unseal(bytes)?).map_err(|error| error.to_string())?;
-    match line.format {
-        FORMAT => Ok(line.ceiling_ms),
-        format => Err(format!(
-            "written in format {format}, this program knows format {FORMAT}"
-        )),
-    }
+fn decode(bytes: &[u8]) -> Result<u64, Bad> {
+    sealed::decode(bytes, FORMAT).map(|line: Line| line.ceiling_ms)
 }
 
 fn millis(span: Duration) -> u64 {
@@ -246,7 +240,6 @@ mod tests {
             "{\"format\":1,\"ceiling_ms\":1764000005500}\ncrc32:9015f5aa\n"
         );
         assert_eq!(decode(&bytes), Ok(1_764_000_005_500));
-        assert!(decode(&seal("{\"format\":2,\"ceiling_ms\":1}")).is_err());
         assert!(decode(&bytes[..20]).is_err());
     }
 }
