@@ -48,6 +48,8 @@ pub struct Settings {
     pub wal_commit_interval: Duration,
     pub wal_records_per_group_max: usize,
     pub virtual_nodes: u32,
+    /// Members and their zones.
+    pub zones: Vec<(String, String)>,
     pub replication_factor: u32,
     pub write_quorum: u32,
     pub read_quorum: u32,
@@ -246,6 +248,13 @@ pub const SETTINGS: &[Setting] = &[
         set: |s, v| put(&mut s.virtual_nodes, whole(v, 1..=1024)),
     },
     Setting {
+        env: "CLUSTER_ZONES",
+        flag: None,
+        default: "",
+        help: "what fails together, as localhost:8081=a,localhost:8082=b with members as in -peers; copies of a key go to different zones; the same on all members",
+        set: |s, v| put(&mut s.zones, zones(v)),
+    },
+    Setting {
         env: "CLUSTER_REPLICATION_FACTOR",
         flag: None,
         default: "3",
@@ -395,7 +404,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
         .iter()
         .map(|row| (strsim::damerau_levenshtein(row.env, &name), row))
         .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, row)| *distance * 3 <= row.env.len())
+        .filter(|(distance, row)| *distance * 4 <= row.env.len())
         .map(|(_, row)| row)
 }
 
@@ -490,6 +499,23 @@ fn peers(value: &str) -> Result<Vec<String>, String> {
                 Ok(peer.to_string())
             }
             _ => Err("host:port entries separated by commas, without http://".to_string()),
+        })
+        .collect()
+}
+
+/// Which member lies in which zone.
+fn zones(value: &str) -> Result<Vec<(String, String)>, String> {
+    let plain = |b: u8| b.is_ascii_graphic() && !b",;=".contains(&b);
+    list(value)
+        .map(|entry| match entry.split_once('=') {
+            Some((member, zone))
+                if peers(member).is_ok_and(|list| list.len() == 1)
+                    && !zone.is_empty()
+                    && zone.bytes().all(plain) =>
+            {
+                Ok((member.to_string(), zone.to_string()))
+            }
+            _ => Err("host:port=zone entries separated by commas".to_string()),
         })
         .collect()
 }
@@ -715,6 +741,18 @@ mod tests {
             ("WAL_COMMIT_INTERVAL", &["5", "2s"]),
             ("WAL_MAX_BATCH_SIZE", &["0"]),
             ("CLUSTER_VIRTUAL_NODES", &["0"]),
+            (
+                "CLUSTER_ZONES",
+                &[
+                    "a:1",
+                    "a:1=",
+                    "=x",
+                    "a=x",
+                    "a:1=x;b:1=y",
+                    "a:1=x=y",
+                    "a:1=\u{e9}",
+                ],
+            ),
             ("CLUSTER_REPLICATION_FACTOR", &["0"]),
             ("CLUSTER_WRITE_QUORUM", &["0"]),
             ("CLUSTER_READ_QUORUM", &["0"]),

@@ -160,6 +160,26 @@ fn other_virtual_nodes_are_another_cluster() {
 }
 
 #[test]
+fn other_zones_are_another_cluster() {
+    let dir = scratch();
+    let [a, b] = ports();
+    let peers = list(&[a, b]);
+    let who = |port, settings| Who {
+        port,
+        peers: &peers,
+        settings,
+    };
+    let zones = format!("localhost:{a}=east,localhost:{b}=west");
+    let zoned = [("CLUSTER_ZONES", &zones[..])];
+    let nodes = pair(dir.path(), who(a, &[]), who(b, &zoned));
+    for node in &nodes {
+        tells(node, "topology differs in zones: ");
+        tells(node, &format!("localhost:{b} has east,west"));
+    }
+    keep_apart(&nodes);
+}
+
+#[test]
 fn secrets_are_the_same_or_nothing_is_said() {
     const SECRET: &str = "correct horse battery staple";
     const WRONG: &str = "incorrect horse battery staple";
