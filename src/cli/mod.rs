@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod env_file;
 pub mod identity;
 pub mod log;
+mod places;
 pub mod serve;
 pub mod settings;
 pub mod sim;

@@ -18,7 +18,7 @@ use super::log::Log;
 use super::settings::Settings;
 use super::{StartError, VERSION, banner, identity};
 use crate::node::cluster::Cluster;
-use crate::node::hosts::Door;
+use crate::node::hosts::{Door, Origin};
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
@@ -230,7 +230,7 @@ fn config(
         listen: listen.to_vec(),
         door: Door {
             host_names: settings.host_names.clone(),
-            origins: settings.origins.clone(),
+            origins: settings.origins.iter().map(|it| Origin::new(it)).collect(),
         },
         cluster,
     }

@@ -227,6 +227,28 @@ fn uuid(node: u128) -> String {
     format!("{node:032x}")
 }
 
+/// Its own clients get nothing from an empty store, and are told what to do.
+fn gets_nothing_from(town: &Town, node: u16) {
+    for request in [
+        put("k1", "w"),
+        get("/get?key=k1"),
+        get("/scan"),
+        post("/delete?key=k1", ""),
+        post("/batch", "{\"items\":[{\"key\":\"k1\",\"value\":\"w\"}]}"),
+    ] {
+        let refused = town.ask(node, &request);
+        assert!(refused.starts_with("503 "), "{refused}");
+        let remedy = "start each member that refuses it once with -accept-member b:1";
+        assert!(refused.contains(remedy), "{refused}");
+        let json = request.replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+        let refused = town.ask(node, &json);
+        assert!(refused.contains("\"error\":\"not_accepted\""), "{refused}");
+        let writes = !request.starts_with("GET");
+        let outcome = refused.contains("\"outcome\":\"not_applied\"");
+        assert_eq!(outcome, writes, "{refused}");
+    }
+}
+
 #[test]
 fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everything() {
     for seed in 0..6 {
@@ -253,25 +275,7 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
                 "SEED={seed}: the new one hears of it too, {heard:#?}"
             );
         }
-        // Its own clients get nothing from its empty store, and are told what to do.
-        for request in [
-            put("k1", "w"),
-            get("/get?key=k1"),
-            get("/scan"),
-            post("/delete?key=k1", ""),
-            post("/batch", "{\"items\":[{\"key\":\"k1\",\"value\":\"w\"}]}"),
-        ] {
-            let refused = town.ask(B, &request);
-            assert!(refused.starts_with("503 "), "SEED={seed}: {refused}");
-            let remedy = "start each member that refuses it once with -accept-member b:1";
-            assert!(refused.contains(remedy), "SEED={seed}: {refused}");
-            let json = request.replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
-            let refused = town.ask(B, &json);
-            assert!(refused.contains("\"error\":\"not_accepted\""), "{refused}");
-            let writes = !request.starts_with("GET");
-            let outcome = refused.contains("\"outcome\":\"not_applied\"");
-            assert_eq!(outcome, writes, "SEED={seed}: {refused}");
-        }
+        gets_nothing_from(&town, B);
         // What is known outlives a restart, and the stranger counts for no write.
         town.boot(A);
         town.until(A, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");

@@ -215,6 +215,7 @@ impl Conn {
                     self.link.owes_continue = false;
                     let mut form = Form::of(&request);
                     form.frame.keep_alive &= !turn.stopping;
+                    form.frame.cors = door.cors_of(request.origin);
                     match api::decode(&request, door, guarded) {
                         Ok(Op::Peer) => {
                             let fields = request.fields.to_vec();

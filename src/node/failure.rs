@@ -235,6 +235,7 @@ impl Failure {
 impl Refusal {
     /// The one map from errors to answers.
     pub(crate) fn problem(&self) -> Problem<'_> {
+        let bad = Status::BadRequest;
         let (status, code, text): (_, _, Cow<'_, str>) = match self {
             Refusal::UnknownPath => (Status::NotFound, "no_such_endpoint", ENDPOINTS.into()),
             Refusal::Method { allow } => (
@@ -242,23 +243,19 @@ impl Refusal {
                 "method_not_allowed",
                 format!("method not allowed; allowed: {allow}").into(),
             ),
-            Refusal::MissingKey => (
-                Status::BadRequest,
-                "missing_key",
-                "missing query parameter: key".into(),
-            ),
+            Refusal::MissingKey => (bad, "missing_key", "missing query parameter: key".into()),
             Refusal::KeyTooLong { bytes } => (
-                Status::BadRequest,
+                bad,
                 "key_too_long",
                 format!("key is too long: {bytes} bytes, at most {KEY_BYTES_MAX}").into(),
             ),
             Refusal::BadLimit => (
-                Status::BadRequest,
+                bad,
                 "bad_limit",
                 "limit must be a whole number above 0".into(),
             ),
             Refusal::Percent => (
-                Status::BadRequest,
+                bad,
                 "bad_percent_encoding",
                 BadPercent::TEXT.into(),
             ),
@@ -276,7 +273,7 @@ impl Refusal {
             ),
             Refusal::Store(failure) => failure.words(),
             Refusal::BadLevel { copies } => (
-                Status::BadRequest,
+                bad,
                 "bad_consistency",
                 format!(
                     "consistency is one, quorum or all, w and r a number from 1 to {copies}: a key has {copies} copies"
@@ -284,7 +281,7 @@ impl Refusal {
                 .into(),
             ),
             Refusal::BadAfter => (
-                Status::BadRequest,
+                bad,
                 "bad_version",
                 "X-KV-After must be a version as X-KV-Version spells it".into(),
             ),
