@@ -127,14 +127,15 @@ impl Router {
 impl Peers {
     /// How this core sees the cluster now.
     fn view(&self) -> View {
-        let sight = |at: usize| match (self.peers[at].mismatch, self.state(NodeId(at as u16))) {
+        let nodes = (0..self.peers.len() as u16).map(NodeId);
+        let sight = |node| match (self.is_mismatched(node), self.state(node)) {
             (true, _) => Sight::Mismatch,
             (_, PeerState::Up) => Sight::Up,
             (_, PeerState::Suspect) => Sight::Suspect,
             (_, PeerState::Down) => Sight::Down,
         };
         View {
-            peers: (0..self.peers.len()).map(sight).collect(),
+            peers: nodes.map(sight).collect(),
             joining: self.standing == Standing::Unsure,
             skewed: self.clocks.fenced().is_some(),
             ahead_tenths: -self.clocks.offset_ms() / 100,

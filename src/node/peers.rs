@@ -144,6 +144,11 @@ impl Peers {
         }
     }
 
+    /// Whether the peer and this node disagree about the cluster.
+    pub(crate) fn is_mismatched(&self, node: NodeId) -> bool {
+        self.peers[node.index()].mismatch
+    }
+
     /// Shards of a peer; 0 before the first handshake.
     pub(crate) fn shards(&self, node: NodeId) -> u16 {
         self.peers[node.index()].shards
