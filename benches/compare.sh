@@ -2,7 +2,7 @@
 # This server beside others: one run, the servers taking turns at the same work, all on the same core, the load
 # generator on another. Prints a table in Markdown. A server that is not installed is left out, by name.
 #
-#   benches/compare.sh [-rounds 3] [-seconds 3] [-only get64,put64]
+#   benches/compare.sh [-rounds 3] [-seconds 3] [-only get64,put64] [-bin target/release/kvstore]
 #
 # Other machines, other figures: compare within one table. CPU time is utime + stime of the server's processes
 # (/proc/PID/stat) divided by the requests the load generator counted. Each figure is the median of the rounds.
@@ -10,20 +10,23 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=3 seconds=3 only=
+rounds=3 seconds=3 only= kvstore=
 while [ $# -gt 0 ]; do
     case $1 in
         -rounds) rounds=$2 ;;
         -seconds) seconds=$2 ;;
         -only) only=,$2, ;;
-        *) echo "usage: benches/compare.sh [-rounds 3] [-seconds 3] [-only get64,put64]" >&2; exit 2 ;;
+        -bin) kvstore=$(realpath "$2") ;;
+        *) echo "usage: benches/compare.sh [-rounds 3] [-seconds 3] [-only get64,put64] [-bin path]" >&2; exit 2 ;;
     esac
     shift 2
 done
 [ "$(nproc)" -ge 2 ] || { echo "error: needs a core for the server and one for the client" >&2; exit 1; }
 
-cargo build --release --quiet
-kvstore=$PWD/target/release/kvstore
+if [ -z "$kvstore" ]; then
+    cargo build --release --quiet
+    kvstore=$PWD/target/release/kvstore
+fi
 # On the disk of the sources, not in /tmp: that may be memory, and durable writes are what is measured.
 dir=$(mktemp -d "$PWD/target/compare.XXXXXX")
 results=$dir/results.tsv
@@ -117,7 +120,7 @@ etcd_trio() {
     for at in 1 2 3; do
         status=$(curl -sf -X POST http://127.0.0.1:2838$at/v3/maintenance/status -d '{}' || true)
         own=$(grep -o '"member_id":"[0-9]*"' <<<"$status" | grep -o '[0-9]*') || continue
-        grep -q "\"leader\":\"$own\"" <<<"$status" && leader=2838$at
+        if grep -q "\"leader\":\"$own\"" <<<"$status"; then leader=2838$at; fi
     done
 }
 

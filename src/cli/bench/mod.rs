@@ -5,9 +5,11 @@
 //!                                            └─ each second ─▶ live line, hdr log
 //! ```
 
-pub mod flags;
+mod flags;
 mod machine;
 mod run;
+mod url;
+mod wanted;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +17,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::flags::{Bench, Body, Print, Url, Wanted, What};
+use self::url::Url;
+use self::wanted::{Bench, Body, Print, Wanted, What};
 use super::{StartError, compare, say};
 use crate::load::keys::{Distribution, Keys};
 use crate::load::once;
@@ -52,7 +55,7 @@ pub fn bench(argv: &[String]) -> Result<ExitCode, StartError> {
     {
         return compare::compare(rest, &mut io::stdout());
     }
-    match flags::parse(argv)? {
+    match wanted::parse(argv)? {
         Bench::Help => {
             say(&mut io::stdout(), &flags::help());
             Ok(ExitCode::SUCCESS)
@@ -155,7 +158,7 @@ fn read_body(body: &Body) -> Result<Option<Template>, StartError> {
             let bytes = bytes.ok_or_else(|| refused("there is no such file".to_string()))?;
             let text =
                 String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8".to_string()))?;
-            flags::template(&format!("-D {file}"), &text).map(Some)
+            wanted::template(&format!("-D {file}"), &text).map(Some)
         }
     }
 }
