@@ -23,6 +23,7 @@ pub mod compare;
 pub mod env_file;
 pub mod identity;
 pub mod log;
+mod places;
 pub mod serve;
 pub mod settings;
 pub mod sim;
