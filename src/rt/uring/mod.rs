@@ -22,6 +22,7 @@ mod net;
 mod preflight;
 mod signals;
 mod turn;
+mod waiting;
 mod watchdog;
 
 use std::cell::Cell;

@@ -7,10 +7,6 @@
 //!          POLL_ADD on a dup of the set's own descriptor, in glommio's ring; sleeps until it is readable
 //! ```
 //!
-//! glommio has no public "wait for any descriptor". The [`Waiting`] half borrows one: a glommio `UnixStream`
-//! made from the dup arms POLL_ADD at creation; once that completes, its next read finds no socket and fails
-//! with ENOTSOCK, which is the signal. Undocumented, hence glommio `=0.9.0` and a test of exactly this.
-//!
 //! To the caller readiness is a level: what it has not read is reported again. To the kernel it is an edge, for
 //! connections that only read (all of them, mostly): a level is looked at once more after every read, at the next
 //! `epoll_wait`, a tenth of that call's cost per connection. A read that came back short has emptied the socket
@@ -23,23 +19,19 @@
 
 #![expect(unsafe_code, reason = "epoll, accept4 and dup have no safe wrapper")]
 
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use futures_io::AsyncRead;
-use glommio::net::UnixStream;
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::doze::{Alarm, DOZE_MAX, Dozed, doze};
 use super::turn::{self, Pass};
+use super::waiting::{Waiting, duplicate, wait};
 use super::{Core, preflight, until};
-use crate::base::limits::ACCEPT_PAUSE;
 use crate::base::time::Instant;
 use crate::rt::net::{Event, Token};
 
@@ -50,7 +42,7 @@ const BACKLOG: i32 = 4096;
 const DESCRIPTORS_FOR_FILES_MAX: u64 = 256;
 const LISTENER: u64 = u64::MAX;
 const ALARM: u64 = u64::MAX - 1;
-const READABLE: u32 = libc::EPOLLIN as u32;
+pub(super) const READABLE: u32 = libc::EPOLLIN as u32;
 const WRITABLE: u32 = libc::EPOLLOUT as u32;
 /// Interest in reading alone: an edge, with the end of the stream told apart.
 const READ_EDGE: u32 = READABLE | libc::EPOLLRDHUP as u32 | libc::EPOLLET as u32;
@@ -390,48 +382,9 @@ impl Net {
         turn::begin();
         let set = self.set.as_raw_fd();
         let waiting = &mut self.waiting;
-        let mut timer = till.map(|till| Timer::new(until(&self.core, till)));
-        // A completion found at the first look is of an event long dealt with: the last park ended before it
-        // came. A new POLL_ADD looks at the set when it is submitted, so nothing since `poll` is missed.
-        let mut fresh = false;
-        let mut nap: Option<Timer> = None;
+        let timer = till.map(|till| Timer::new(until(&self.core, till)));
         let _parked = self.core.pulse().park();
-        std::future::poll_fn(|cx| {
-            if ready(cx) {
-                return Poll::Ready(io::Result::Ok(()));
-            }
-            if let Some(timer) = &mut timer
-                && Pin::new(timer).poll(cx).is_ready()
-            {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(nap) = &mut nap {
-                return Pin::new(nap).poll(cx).map(|_| Ok(()));
-            }
-            loop {
-                let armed = match waiting {
-                    Some(armed) => armed,
-                    None => match Waiting::arm(set) {
-                        Ok(armed) => waiting.insert(armed),
-                        // No descriptor left to wait with: look at the sockets every few milliseconds until
-                        // something has been closed.
-                        Err(_) => {
-                            let nap = nap.insert(Timer::new(ACCEPT_PAUSE));
-                            return Pin::new(nap).poll(cx).map(|_| Ok(()));
-                        }
-                    },
-                };
-                if armed.poll(cx).is_pending() {
-                    fresh = true;
-                    return Poll::Pending;
-                }
-                *waiting = None;
-                if fresh {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        })
-        .await?;
+        wait(set, waiting, timer, ready).await;
         self.core.note_turn();
         Ok(())
     }
@@ -528,38 +481,6 @@ fn is_pending(slots: &[Slot], token: Token) -> bool {
     slot.is_some_and(|slot| slot.pending && u64::from(slot.generation) == token.0 >> 32)
 }
 
-/// One POLL_ADD on the epoll set, in flight or completed.
-struct Waiting(UnixStream);
-
-impl Waiting {
-    fn arm(set: RawFd) -> io::Result<Waiting> {
-        let dup = duplicate(set)?;
-        // SAFETY: ownership moves into the stream, which closes it. It is no socket, and nothing is ever sent
-        // or received on it: the only call made is the poll below.
-        Ok(Waiting(unsafe {
-            UnixStream::from_raw_fd(dup.into_raw_fd())
-        }))
-    }
-
-    /// Ready once the set has had an event since it was armed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whatever the outcome is, it is not a read: ENOTSOCK says that the poll behind it has completed.
-        Pin::new(&mut self.0).poll_read(cx, &mut [0]).map(|_| ())
-    }
-}
-
-/// The lowest free descriptor, as one more name of the set.
-fn duplicate(set: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; `set` is open, and the duplicate is owned by nobody else.
-    unsafe {
-        let dup = libc::fcntl(set, libc::F_DUPFD_CLOEXEC, 0);
-        if dup < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(dup))
-    }
-}
-
 fn descriptors_high() -> RawFd {
     let all = preflight::limit(libc::RLIMIT_NOFILE).rlim_cur;
     let files = (all / 4).min(DESCRIPTORS_FOR_FILES_MAX);
@@ -607,7 +528,13 @@ fn accept_one(listener: RawFd) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from(socket), addr))
 }
 
-fn watch(set: RawFd, change: i32, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+pub(super) fn watch(
+    set: RawFd,
+    change: i32,
+    fd: RawFd,
+    interest: u32,
+    token: u64,
+) -> io::Result<()> {
     let mut event = libc::epoll_event {
         events: interest,
         u64: token,
@@ -650,45 +577,5 @@ mod tests {
         // SAFETY: asks for the flags of an open descriptor.
         let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
-    }
-
-    /// The undocumented detail this file stands on: pending while the set is quiet, and once it has an event, an
-    /// error that is no I/O error but "this is no socket".
-    #[test]
-    fn a_glommio_stream_on_an_epoll_set_pends_until_the_set_has_an_event() {
-        if let Err(why) = super::super::preflight() {
-            eprintln!("skipped: {why}");
-            return;
-        }
-        let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
-            .make()
-            .expect("preflight has passed");
-        executor.run(async {
-            // SAFETY: no pointers; owned by nobody else.
-            let set = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
-            let (mut client, server) = std::os::unix::net::UnixStream::pair().expect("a pair");
-            watch(
-                set.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                server.as_raw_fd(),
-                READABLE,
-                0,
-            )
-            .expect("watch");
-            let mut waiting = Waiting::arm(set.as_raw_fd()).expect("arm");
-            for turn in 0..10 {
-                let polled = std::future::poll_fn(|cx| Poll::Ready(waiting.poll(cx))).await;
-                assert!(polled.is_pending(), "turn {turn}: the set is quiet");
-                super::super::turn::Turn::default().await;
-            }
-            client.write_all(b"x").expect("send");
-            let result =
-                std::future::poll_fn(|cx| Pin::new(&mut waiting.0).poll_read(cx, &mut [0])).await;
-            let error = result.expect_err("there is nothing to read from an epoll set");
-            assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
-            // Level-triggered: armed again, it completes again.
-            let mut again = Waiting::arm(set.as_raw_fd()).expect("arm");
-            std::future::poll_fn(|cx| again.poll(cx)).await;
-        });
     }
 }
