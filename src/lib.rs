@@ -13,8 +13,9 @@
 //! | store  | base rt                |      | one LSM tree, owned by one core
 //! | cluster | base wire             | yes  | replication as state machines: ring, quorums, hints, failure detection
 //! | node   | base rt http wire store cluster |  | joins connections, machines and stores on each core: this is the server
-//! | sim    | base rt http wire store cluster node | | the whole server in one thread under a seed, with faults and a checker
-//! | cli    | base rt http wire store cluster node sim | | words typed by people: flags, settings, banner
+//! | load   | base rt http           |      | the load generator: it sees a server as HTTP and nothing else
+//! | sim    | base rt http wire store cluster node load | | the whole server in one thread under a seed, with faults and a checker
+//! | cli    | base rt http wire store cluster node load sim | | words typed by people: flags, settings, banner
 //! ```
 //!
 //! What is absent on purpose: only `rt` names glommio, `std::fs`, `std::net`, `std::thread` or a clock; `store`
@@ -24,6 +25,7 @@ pub mod base;
 pub mod cli;
 pub mod cluster;
 pub mod http;
+pub mod load;
 pub mod node;
 pub mod rt;
 pub mod sim;

@@ -53,7 +53,7 @@ pub fn parse_sim(argv: &[String]) -> Result<u64, StartError> {
     let matches = command
         .clone()
         .try_get_matches_from(rewrite(&command, argv))
-        .map_err(|error| refused(usage_error(&error).error))?;
+        .map_err(|error| refused(mistake(&error).message))?;
     let Some(seed) = matches.get_one::<String>("seed") else {
         return Err(refused("sim needs a -seed".to_string()));
     };
@@ -67,6 +67,7 @@ pub fn help() -> String {
     let mut text = String::from(
         "kvstore: a key-value store, one shard per core\n\n\
          Usage: kvstore [flags]\n       \
+         kvstore bench [flags] URL... (loads a server: kvstore bench -help)\n       \
          kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
@@ -129,7 +130,7 @@ fn command() -> Command {
     )
 }
 
-fn command_of<const N: usize>(args: [Arg; N]) -> Command {
+pub(super) fn command_of(args: impl IntoIterator<Item = Arg>) -> Command {
     Command::new("kvstore")
         .disable_help_flag(true)
         .disable_version_flag(true)
@@ -138,13 +139,13 @@ fn command_of<const N: usize>(args: [Arg; N]) -> Command {
         .args(args)
 }
 
-fn valued(name: &'static str) -> Arg {
+pub(super) fn valued(name: &'static str) -> Arg {
     Arg::new(name).long(name).num_args(1)
 }
 
 /// `-name[=value]` to `--name[=value]`; a known flag is joined to its value, so that `-dir -odd` works as in
 /// Go. Everything after a bare `--` stays.
-fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
+pub(super) fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
     let takes_value = |name: &str| {
         command
             .get_arguments()
@@ -186,21 +187,13 @@ fn rewrite(command: &Command, argv: &[String]) -> Vec<String> {
 
 /// clap's finding in our two lines, with the dash people typed.
 fn usage_error(error: &clap::Error) -> StartError {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.replacen("--", "-", 1)),
-        Some(ContextValue::Strings(texts)) => texts.first().map(|text| text.replacen("--", "-", 1)),
-        _ => None,
-    };
-    let what = context(ContextKind::InvalidArg).unwrap_or_default();
-    let what = what.split(' ').next().unwrap_or_default();
-    let message = match error.kind() {
-        ErrorKind::UnknownArgument if what.starts_with('-') => format!("unknown flag {what}"),
-        ErrorKind::UnknownArgument => format!("{what:?} is not a flag"),
-        ErrorKind::InvalidValue => format!("{what} needs a value"),
-        kind => format!("{what} cannot be understood ({kind})"),
-    };
+    let Mistake {
+        message,
+        what,
+        suggested,
+    } = mistake(error);
     let env = nearest(&what.trim_start_matches('-').replace('-', "_"));
-    let hint = match (context(ContextKind::SuggestedArg), env) {
+    let hint = match (suggested, env) {
         (Some(flag), _) => format!("did you mean {flag}? {ALL_FLAGS}"),
         (
             None,
@@ -216,6 +209,35 @@ fn usage_error(error: &clap::Error) -> StartError {
         (None, None) => ALL_FLAGS.to_string(),
     };
     StartError::usage(message, hint)
+}
+
+/// What clap has found, in our words.
+pub(super) struct Mistake {
+    pub(super) message: String,
+    /// What was typed.
+    what: String,
+    pub(super) suggested: Option<String>,
+}
+
+pub(super) fn mistake(error: &clap::Error) -> Mistake {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.replacen("--", "-", 1)),
+        Some(ContextValue::Strings(texts)) => texts.first().map(|text| text.replacen("--", "-", 1)),
+        _ => None,
+    };
+    let what = context(ContextKind::InvalidArg).unwrap_or_default();
+    let what = what.split(' ').next().unwrap_or_default();
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if what.starts_with('-') => format!("unknown flag {what}"),
+        ErrorKind::UnknownArgument => format!("{what:?} is not a flag"),
+        ErrorKind::InvalidValue => format!("{what} needs a value"),
+        kind => format!("{what} cannot be understood ({kind})"),
+    };
+    Mistake {
+        message,
+        what: what.to_string(),
+        suggested: context(ContextKind::SuggestedArg),
+    }
 }
 
 const ALL_FLAGS: &str = "kvstore -help lists all flags";

@@ -7,14 +7,17 @@
 //!                                  └──▶ one `error:` line, one `hint:` line, an exit code
 //!
 //!  argv that begins with `sim` ─▶ sim: a simulated cluster instead of a node
+//!                        `bench` ─▶ bench: the load generator
 //! ```
 //!
-//! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
+//! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Those of `bench` are in its help. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
 //! while serving, 130 a second signal, 134 (SIGABRT) a bug or a core that does not answer.
 
 pub mod args;
 pub mod banner;
+pub mod bench;
 pub mod cluster;
+pub mod compare;
 pub mod env_file;
 pub mod identity;
 pub mod log;
@@ -115,6 +118,11 @@ fn start() -> Result<ExitCode, StartError> {
     {
         let seed = args::parse_sim(rest)?;
         return Ok(sim::replay(seed, &mut std::io::stdout()));
+    }
+    if let Some((word, rest)) = argv.split_first()
+        && word == "bench"
+    {
+        return bench::bench(rest);
     }
     let args = args::parse(&argv)?;
     if args.help {

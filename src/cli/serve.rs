@@ -30,6 +30,10 @@ const EXIT_NO_IO_URING: u8 = 78;
 /// Exit code of a node whose disk or sockets failed while serving (EX_IOERR).
 const EXIT_IO: u8 = 74;
 
+/// What a second signal is answered with.
+const FAREWELL: &str = "error: a further signal ends the node at once, requests in flight are cut off\n\
+    hint: everything answered OK is on disk; the next start reads the log again\n";
+
 /// Fewer open files than this are soon used up by clients and tables.
 const DESCRIPTORS_FEW: u64 = 1024;
 /// What the log of one shard takes once it is written to: segments of 4, 16 and 64 MiB, allocated in advance.
@@ -158,7 +162,7 @@ fn run(
         },
     ));
     let stop = Stop::default();
-    uring::raise_on_signals(&stop).map_err(|error| {
+    uring::raise_on_signals(&stop, FAREWELL).map_err(|error| {
         StartError::new(
             format!("cannot watch for signals: {error}"),
             "check the limits of threads and open files (ulimit -a)",

@@ -20,6 +20,11 @@ const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The whole file, `None` when there is none. Larger than a MiB: `InvalidData`. A pipe, which would make a start
 /// wait for somebody to write, is `InvalidInput`; /dev/null is an empty file.
 pub fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    read_within(path, SMALL_FILE_BYTES_MAX)
+}
+
+/// The same for a file of at most so many bytes.
+pub fn read_within(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut how = fs::OpenOptions::new();
     how.read(true).custom_flags(libc::O_NONBLOCK);
     let file = match how.open(path) {
@@ -35,12 +40,11 @@ pub fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
         ));
     }
     let mut bytes = Vec::new();
-    file.take(SMALL_FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > SMALL_FILE_BYTES_MAX {
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "larger than 1 MiB",
+            format!("larger than {} MiB", bytes_max >> 20),
         ));
     }
     Ok(Some(bytes))
@@ -58,9 +62,11 @@ pub fn replace_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&tmp, path)?;
-    let dir = path
-        .parent()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // The folder of a bare name is the one we are in.
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
     sync_dir(dir)
 }
 

@@ -21,6 +21,7 @@ pub mod file;
 pub mod log;
 pub mod mesh;
 pub mod net;
+pub mod plain;
 pub mod resolve;
 pub mod sim;
 pub mod stop;

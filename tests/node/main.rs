@@ -9,6 +9,7 @@
     reason = "tests of the outside stand outside"
 )]
 
+mod bench;
 mod client;
 mod cores;
 mod crash;

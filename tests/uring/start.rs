@@ -176,7 +176,7 @@ fn the_first_signal_asks_and_a_later_one_insists() {
         let pause = std::env::var(PAUSE_MS).expect("the parent sets it");
         let pause = Duration::from_millis(pause.parse().expect("a number"));
         let stop = Stop::default();
-        raise_on_signals(&stop).expect("handlers can be set");
+        raise_on_signals(&stop, "").expect("handlers can be set");
         signal_hook::low_level::raise(SIGTERM).expect("to ourselves");
         while !stop.is_raised() {
             thread::yield_now();

@@ -17,9 +17,9 @@ const INTERRUPTED: i32 = 130;
 /// A signal so soon after the first is the same request.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// From now on the first of the two signals raises `stop`, and a later one ends the process at once.
+/// From now on the first of the two signals raises `stop`, and a later one ends the process at once, with `farewell`.
 #[expect(clippy::disallowed_methods, reason = "rt owns the clock")]
-pub fn raise_on_signals(stop: &Stop) -> io::Result<()> {
+pub fn raise_on_signals(stop: &Stop, farewell: &'static str) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let stop = stop.clone();
     std::thread::Builder::new()
@@ -30,7 +30,7 @@ pub fn raise_on_signals(stop: &Stop) -> io::Result<()> {
             for _ in &mut signals {
                 let now = Instant::now();
                 if now.duration_since(*asked.get_or_insert(now)) > ONE_REQUEST {
-                    insist();
+                    insist(farewell);
                 }
                 stop.raise();
             }
@@ -38,10 +38,10 @@ pub fn raise_on_signals(stop: &Stop) -> io::Result<()> {
     Ok(())
 }
 
-fn insist() -> ! {
-    let text = b"error: a further signal ends the node at once, requests in flight are cut off\n\
-        hint: everything answered OK is on disk; the next start reads the log again\n";
+fn insist(farewell: &str) -> ! {
     // A terminal that is gone must not keep the process.
-    io::stderr().write_all(text).unwrap_or_default();
+    io::stderr()
+        .write_all(farewell.as_bytes())
+        .unwrap_or_default();
     std::process::exit(INTERRUPTED)
 }
