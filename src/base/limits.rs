@@ -114,6 +114,10 @@ pub const SCAN_BOUND_BYTES_MAX: usize = TARGET_BYTES_MAX;
 /// Shards of one data directory.
 pub const SHARDS_MAX: u16 = 1024;
 
+/// Observations of one `kvstore verify`, about 100 bytes each, all kept until they are judged. More: it ends early,
+/// and says so.
+pub const VERIFY_RECORDS_MAX: usize = 2_000_000;
+
 /// Background work runs in slices of at most this long, each followed by a pause at least as long, so that
 /// the core goes idle and the reactor turns (docs/decisions/0002-yields.md).
 pub const SLICE: Duration = Duration::from_micros(200);

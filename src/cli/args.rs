@@ -68,6 +68,7 @@ pub fn help() -> String {
         "kvstore: a key-value store, one shard per core\n\n\
          Usage: kvstore [flags]\n       \
          kvstore bench [flags] URL... (loads a server: kvstore bench -help)\n       \
+         kvstore verify URL...        (watches a cluster keep its promises)\n       \
          kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );

@@ -8,9 +8,11 @@
 //!
 //!  argv that begins with `sim` ─▶ sim: a simulated cluster instead of a node
 //!                        `bench` ─▶ bench: the load generator
+//!                       `verify` ─▶ verify: what clients see of a live cluster
 //! ```
 //!
-//! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Those of `bench` are in its help. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
+//! Exit codes of `sim`: 0 all promises were kept, 1 not, 2 usage. Those of `bench` are in its help, those of `verify` in
+//! its module. Of a node: 0 stopped as asked, 2 usage, 1 cannot start, 78 no io_uring, 74 the disk or the network failed
 //! while serving, 130 a second signal, 134 (SIGABRT) a bug or a core that does not answer.
 
 pub mod args;
@@ -25,6 +27,7 @@ pub mod serve;
 pub mod settings;
 pub mod sim;
 pub mod units;
+pub mod verify;
 
 use std::io::Write;
 use std::path::Path;
@@ -123,6 +126,11 @@ fn start() -> Result<ExitCode, StartError> {
         && word == "bench"
     {
         return bench::bench(rest);
+    }
+    if let Some((word, rest)) = argv.split_first()
+        && word == "verify"
+    {
+        return verify::verify(rest, &mut std::io::stdout());
     }
     let args = args::parse(&argv)?;
     if args.help {

@@ -11,8 +11,12 @@
 //! Decisions are pure and take time as an argument; only `drive` and `once` have sockets. Latency is measured from the
 //! time a request was due, not only from when it could be sent (see [`tally`]).
 
+pub mod answer;
+pub mod clients;
 pub mod drive;
+pub mod history;
 pub mod keys;
+mod line;
 pub mod once;
 pub mod outcome;
 pub mod pace;
@@ -23,4 +27,5 @@ pub mod source;
 pub mod tally;
 pub mod template;
 pub mod values;
+pub mod verify;
 pub mod worker;

@@ -14,7 +14,6 @@
 //! What is under test is the production code, on the simulated half of `rt`. A seed replays exactly.
 
 pub mod cluster;
-pub mod history;
 pub mod ledger;
 pub mod plan;
 pub mod session;

@@ -25,3 +25,4 @@ mod quorum;
 mod strangers;
 mod together;
 mod trio;
+mod verify;

@@ -8,7 +8,7 @@
 mod flags;
 mod machine;
 mod run;
-mod url;
+pub mod url;
 mod wanted;
 
 use std::io;
@@ -186,7 +186,7 @@ fn target(url: &Url, wanted: &Wanted) -> Result<Target, StartError> {
 }
 
 /// The first of a name's addresses that accepts connections.
-fn reachable(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
+pub(super) fn reachable(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
     let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match once::connect(*address, PATIENCE) {

@@ -5,14 +5,14 @@ use crate::load::template::Template;
 
 /// `http://host:port/path?query`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Url {
+pub(in crate::cli) struct Url {
     /// For the resolver, and for the Host field.
-    pub(super) authority: String,
-    pub(super) path: Template,
+    pub(in crate::cli) authority: String,
+    pub(in crate::cli) path: Template,
 }
 
 /// A URL with or without `http://`.
-pub(super) fn url(text: &str) -> Result<Url, StartError> {
+pub(in crate::cli) fn url(text: &str) -> Result<Url, StartError> {
     let refused = |why: &str| {
         let example = "http://localhost:8081/get?key=a";
         StartError::usage(
@@ -22,7 +22,7 @@ pub(super) fn url(text: &str) -> Result<Url, StartError> {
     };
     let rest = match text.split_once("://") {
         Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(refused("bench speaks plain HTTP only")),
+        Some(("https", _)) => return Err(refused("plain HTTP only, without TLS")),
         Some(_) => return Err(refused("not an http:// URL")),
         None => text,
     };

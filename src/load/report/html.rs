@@ -43,7 +43,7 @@ th,td{padding:4px 8px;text-align:left;border-bottom:1px solid var(--grid);vertic
 th{font-weight:600;white-space:nowrap}td.num,th.num{text-align:right;white-space:nowrap}
 .facts th{width:1%}.facts td{overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto}
-svg text{font-size:11px;fill:var(--soft)}svg .y{text-anchor:end}svg .x,svg .label{text-anchor:middle}
+svg text{font-size:13px;fill:var(--soft)}svg .y{text-anchor:end}svg .x,svg .label{text-anchor:middle}
 .grid{stroke:var(--grid);fill:none}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
 .line.a,.dot.a{stroke:var(--a)}.line.b,.dot.b{stroke:var(--b);stroke-dasharray:6 3}

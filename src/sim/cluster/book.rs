@@ -2,9 +2,9 @@
 
 use std::cell::{Cell, Ref, RefCell};
 
-use super::super::history::Record;
 use super::super::ledger::Violation;
 use crate::base::time::Instant;
+use crate::load::history::Record;
 
 /// Steps that a failure tells.
 const STEPS_TOLD: usize = 80;

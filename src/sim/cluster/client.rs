@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::history::{Act, How, Outcome, Record, Seen};
 use super::ask::{self, Ask, Asking};
 use super::book::Book;
-use super::line::{Line, Reply};
+use super::line::Line;
 use super::plan::Plan;
 use crate::base::time::Instant;
 use crate::base::version::Version;
+use crate::load::answer::{Reply, Rows, rows_in, value_got, write_outcome};
+use crate::load::history::{Act, How, Outcome, Record, Seen};
 use crate::node::cluster::Level;
 use crate::rt::Rt;
 
@@ -102,11 +103,11 @@ impl Client {
         } else if falls(odds.scan) {
             let mut ends = [(); 2].map(|()| self.rng.u16(..self.plan.keys));
             ends.sort_unstable();
-            Ask::Scan {
+            Ask::Scan(Rows {
                 from: ends[0],
                 to: ends[1],
                 rows_max: [None, Some(1), Some(3)][self.rng.usize(..3)],
-            }
+            })
         } else {
             let value = self.book.next_value();
             Ask::Put { key, value }
@@ -138,7 +139,7 @@ impl Client {
             match self.note(asking, invoke, complete, &reply) {
                 Ok(done) => well &= done,
                 Err(what) => {
-                    let reply = show(&reply);
+                    let reply = reply.show();
                     let text = format!("node {node}, {asking:?}: {what}: {reply}");
                     self.book.broken(text);
                 }
@@ -172,7 +173,7 @@ impl Client {
             }
         );
         if !done {
-            let text = format!("client {} {asking:?}: {}", self.id, show(reply));
+            let text = format!("client {} {asking:?}: {}", self.id, reply.show());
             self.book.step(complete, &text);
         }
         if !done && self.plan.faults.are_none() {
@@ -220,7 +221,7 @@ impl Client {
                 status,
                 version,
                 body,
-            } => outcome(&asking.ask, *status, *version, body)?,
+            } => write_outcome(asking.ask.success(), *status, *version, body)?,
         };
         let changes = asking.ask.changes();
         self.book.count(|sums| match outcome {
@@ -257,20 +258,18 @@ impl Client {
                 self.book.count(|sums| sums.unread += 1);
                 Ok(Vec::new())
             }
-            (Ask::Get { key, after, how }, 200 | 404) => {
-                let value = match status {
-                    200 => Some(ask::value_in(body, value_bytes_max)?),
-                    _ if body == b"Not Found\n" => None,
-                    _ => return Err("an unknown 404".to_owned()),
+            (Ask::Get { key, after, how }, _) => {
+                let Some(value) = value_got(status, body, value_bytes_max)? else {
+                    return Ok(Vec::new());
                 };
                 self.book.count(|sums| sums.gets += 1);
                 let (how, after) = (*how, *after);
                 let seen = Seen { value, version };
                 Ok(vec![(*key, Act::Read { how, after, seen })])
             }
-            (Ask::Scan { .. }, 200) => {
+            (Ask::Scan(rows), 200) => {
                 self.book.count(|sums| sums.scans += 1);
-                let rows = ask::rows_in(&asking.ask, body, self.plan.keys, value_bytes_max)?;
+                let rows = rows_in(body, *rows, ask::key_name, value_bytes_max)?;
                 let act = |(key, value)| {
                     let how = How::Scan;
                     let after = Version::ZERO;
@@ -281,68 +280,6 @@ impl Client {
                 Ok(rows.into_iter().map(act).collect())
             }
             _ => Err("an answer that no read gets".to_owned()),
-        }
-    }
-}
-
-/// What the answer to a write says has become of it.
-fn outcome(
-    ask: &Ask,
-    status: u16,
-    version: Option<Version>,
-    body: &[u8],
-) -> Result<Outcome, String> {
-    let text = String::from_utf8_lossy(body);
-    match status {
-        200 if text == ask.success() => Ok(Outcome::Acked(version)),
-        500.. => {
-            // Some items of a batch failed: which ones is not said.
-            let whole = !text.contains("items failed");
-            let nothing =
-                text.contains("outcome: not_applied") || text.contains("nothing was done");
-            Ok(match whole && nothing {
-                true => Outcome::NotApplied,
-                false => Outcome::Unknown,
-            })
-        }
-        _ => Err("an answer that no write gets".to_owned()),
-    }
-}
-
-fn show(reply: &Reply) -> String {
-    match reply {
-        Reply::Answer { status, body, .. } => {
-            format!("{status} {}", String::from_utf8_lossy(body).trim_end())
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_is_not_applied_only_if_that_is_certain() {
-        let put = Ask::Put { key: 0, value: 1 };
-        let judge = |status, text: &str| outcome(&put, status, None, text.as_bytes());
-        assert_eq!(judge(200, "OK"), Ok(Outcome::Acked(None)));
-        assert!(judge(200, "Deleted").is_err());
-        assert!(judge(404, "Not Found\n").is_err());
-        assert_eq!(
-            judge(503, "overloaded; nothing was done, try again\n"),
-            Ok(Outcome::NotApplied)
-        );
-        assert_eq!(
-            judge(503, "too few; outcome: not_applied\n"),
-            Ok(Outcome::NotApplied)
-        );
-        for text in [
-            "late; outcome: unknown\n",
-            "1 of 3 items failed: overloaded; nothing was done, try again\n",
-            "stored data cannot be read; see the node's log\n",
-        ] {
-            assert_eq!(judge(503, text), Ok(Outcome::Unknown), "{text}");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::base::time::Instant;
 use crate::base::version::Version;
 use crate::http::client::{Answer, Answers, Got};
 use crate::http::request::Method;
+use crate::load::answer::Reply;
 use crate::rt::Rt;
 use crate::rt::net::{Net, Token};
 
@@ -29,20 +30,6 @@ struct Call {
     token: Token,
     answers: Answers,
     input: Vec<u8>,
-}
-
-/// What has become of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
-    Answer {
-        status: u16,
-        version: Option<Version>,
-        body: Vec<u8>,
-    },
-    Lost,
-    Unasked,
-    /// No answer of our server.
-    Nonsense(String),
 }
 
 /// The replies so far, each with the time it was there.

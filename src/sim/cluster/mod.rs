@@ -32,9 +32,10 @@ use self::client::{Client, machine};
 use self::nemesis::Nemesis;
 use self::plan::Plan;
 use self::town::Town;
-use super::history::{self, How};
 use super::ledger::Violation;
 use crate::base::version::Version;
+use crate::load::answer::Rows;
+use crate::load::history::{self, How};
 use crate::node::cluster::Level;
 
 /// How often nodes are looked at.
@@ -156,11 +157,11 @@ async fn audit(mut client: Client, plan: Rc<Plan>, book: Rc<Book>) {
         asked.push((node, get(key, How::Last, Level::One)));
     }
     for node in 1..=plan.nodes {
-        let ask = Ask::Scan {
+        let ask = Ask::Scan(Rows {
             from: 0,
             to: plan.keys - 1,
             rows_max: None,
-        };
+        });
         let level = Level::All;
         asked.push((node, Asking { ask, level }));
         let ask = Ask::Put {

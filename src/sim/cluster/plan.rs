@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::history::Rules;
+use crate::load::history::Rules;
 use crate::store::options::Options;
 
 /// Most nodes of a cluster, wherever a seed is told or replayed: the same seed must draw the same plan.

@@ -447,15 +447,21 @@ impl<'h> Register<'h> {
     /// The states of a shortest cycle.
     fn cycle(&self) -> Option<Vec<usize>> {
         let mut left: BTreeSet<(usize, usize)> = self.edges.keys().copied().collect();
-        // States that nothing precedes are in no cycle, and so on.
-        loop {
-            let targets: BTreeSet<usize> = left.iter().map(|edge| edge.1).collect();
-            let before = left.len();
-            left.retain(|edge| targets.contains(&edge.0));
-            if left.len() == before {
-                break;
+        // A state that nothing precedes is in no cycle, nor is one that only such states precede.
+        let mut before = vec![0_usize; self.states.len()];
+        for edge in &left {
+            before[edge.1] += 1;
+        }
+        let mut free: Vec<usize> = (0..before.len()).filter(|at| before[*at] == 0).collect();
+        while let Some(state) = free.pop() {
+            for &(_, next) in left.range((state, 0)..=(state, usize::MAX)) {
+                before[next] -= 1;
+                if before[next] == 0 {
+                    free.push(next);
+                }
             }
         }
+        left.retain(|edge| before[edge.0] > 0);
         let cycles = left.iter().filter_map(|edge| path(&left, edge.1, edge.0));
         cycles.min_by_key(Vec::len)
     }
