@@ -3,7 +3,8 @@
 //! ```text
 //! turn:  messages of other cores ─▶ answers of the log, of tasks ─▶ sockets ready ─▶ deadlines ─▶ ship messages
 //!        │ worked                                    │ nothing to do
-//!        └─▶ yield: disk and timers are looked at    └─▶ park until something comes
+//!        └─▶ give way: to other tasks, and now and   └─▶ doze, then park, until something comes
+//!            then to the reactor (disk and timers)
 //! ```
 //!
 //! Each connection is served to the end of what it has, with one write, before the next one is looked at.
@@ -41,6 +42,8 @@ use crate::store::completions::Done;
 const ACCEPTS_PER_TURN: usize = 64;
 /// The clock is looked at once per so many connections served, and messages: one look costs some 25 ns.
 const LOOKS_PER_CLOCK: usize = 4;
+/// So many served in one turn are a crowd: more have come meanwhile, and the next turn will not be empty.
+const CROWD: usize = 4;
 /// The shared out buffer keeps at most this much memory between turns.
 const OUT_BYTES_KEPT: usize = 1 << 20;
 
@@ -69,6 +72,8 @@ pub(crate) struct Core<'r> {
     events: Vec<Event>,
     /// When this turn began: near enough for deadlines, and a clock read per request saved.
     pub(super) now: Instant,
+    /// Messages, finished writes and ready sockets of this turn.
+    served_now: usize,
     /// When some connection may be overdue.
     sweep_at: Option<Instant>,
     /// Accepting is paused until then.
@@ -116,6 +121,7 @@ impl<'r> Core<'r> {
             touched: Vec::new(),
             events: Vec::new(),
             now: rt.now(),
+            served_now: 0,
             sweep_at: None,
             accept_at: None,
             accept_warn_at: rt.now(),
@@ -132,13 +138,16 @@ impl<'r> Core<'r> {
             if !self.is_ready && self.router.is_sure() {
                 self.become_ready();
             }
+            self.served_now = 0;
             let worked = self.turn()?;
             if self.drained && self.cores_drained >= self.router.owners.cores() {
                 return Ok(());
             }
-            // With a fault the store's mailbox is ready for ever; the rest must still get its turns.
-            if worked || self.router.fault.is_some() {
+            if self.router.fault.is_some() {
+                // The store's mailbox is ready for ever; the rest must still get its turns.
                 self.rt.yield_now().await;
+            } else if worked {
+                self.rt.give_way(self.served_now >= CROWD).await;
             } else {
                 self.park().await?;
             }
@@ -186,6 +195,7 @@ impl<'r> Core<'r> {
         let mut events = std::mem::take(&mut self.events);
         self.net.poll(&mut events)?;
         worked |= !events.is_empty();
+        self.served_now += events.len();
         let mut looks = 0;
         for event in events.drain(..) {
             // The rest are reported again.
@@ -222,7 +232,8 @@ impl<'r> Core<'r> {
         self.router.port.receive(&mut self.messages);
         self.router.shared.completions().take(&mut self.done);
         self.router.arrivals.take(&mut self.arrived);
-        let worked = !(self.messages.is_empty() && self.done.is_empty() && self.arrived.is_empty());
+        self.served_now += self.messages.len() + self.done.len() + self.arrived.len();
+        let worked = self.served_now > 0;
         let mut look = 0;
         while let Some((from, message)) = self.messages.pop_front() {
             match message.0 {

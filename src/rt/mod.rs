@@ -89,9 +89,15 @@ impl Rt {
     }
 
     /// Lets the reactor turn once: disk and timer completions are seen, other tasks run.
-    /// This is the only yield there is (docs/decisions/0002-yields.md).
+    /// This is the one yield (docs/decisions/0002-yields.md).
     pub async fn yield_now(&self) {
         either!(&self.0, it => it.yield_now().await);
+    }
+
+    /// For the loop that owns the sockets, between two turns of it: lets the other tasks run, and the reactor turn
+    /// when it has not for a while, or has something for the disk and no `crowd` of requests waits.
+    pub async fn give_way(&self, crowd: bool) {
+        either!(&self.0, it => it.give_way(crowd).await);
     }
 
     /// Runs `task` on this core, detached. A panic in it ends the process.

@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -21,7 +20,8 @@ use super::memtable::{Held, Memtable};
 use super::table::{Table, TableError};
 use super::table_cursor::TableCursor;
 use crate::base::planted::{self, Bug};
-use crate::base::record::OwnedEntry;
+use crate::base::record::{Entry, State};
+use crate::base::version::Version;
 
 /// One sorted input.
 pub(crate) enum Source {
@@ -148,7 +148,27 @@ impl Merge {
 /// its tree may live over an await.
 pub(crate) struct MemtableCursor {
     table: Rc<RefCell<Memtable>>,
-    copied: VecDeque<(Box<[u8]>, OwnedEntry, bool)>,
+    /// Keys and values of `copied`, end to end: one buffer for the life of the cursor, no box per entry.
+    bytes: Vec<u8>,
+    copied: Vec<Copied>,
+    /// Index of the head in `copied`.
+    at: usize,
+}
+
+/// One entry: its key starts at `start` of the buffer, and its value follows.
+struct Copied {
+    start: usize,
+    key_len: usize,
+    value_len: usize,
+    version: Version,
+    kind: Kind,
+    late: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Deleted,
+    Live { text: bool },
 }
 
 /// Entries copied per refill: amortises the descent into the tree, bounds the copy.
@@ -160,42 +180,67 @@ impl MemtableCursor {
     pub(crate) fn new(table: &Rc<RefCell<Memtable>>) -> MemtableCursor {
         MemtableCursor {
             table: Rc::clone(table),
-            copied: VecDeque::new(),
+            bytes: Vec::new(),
+            copied: Vec::new(),
+            at: 0,
         }
     }
 
     fn refill(&mut self, from: Bound<&[u8]>) {
+        self.bytes.clear();
         self.copied.clear();
+        self.at = 0;
         let table = self.table.borrow();
-        let mut bytes = 0;
         for (key, held) in table.range(from, Bound::Unbounded).take(REFILL_ENTRIES) {
-            bytes += key.len() + held.entry.value().map_or(0, <[u8]>::len);
-            self.copied
-                .push_back((key.into(), held.entry.to_owned(), held.late));
-            if bytes >= REFILL_BYTES {
+            let start = self.bytes.len();
+            let (kind, value) = match held.entry.state {
+                State::Deleted => (Kind::Deleted, &[][..]),
+                State::Live { value, text } => (Kind::Live { text }, value),
+            };
+            self.bytes.extend_from_slice(key);
+            self.bytes.extend_from_slice(value);
+            self.copied.push(Copied {
+                start,
+                key_len: key.len(),
+                value_len: value.len(),
+                version: held.entry.version,
+                kind,
+                late: held.late,
+            });
+            if self.bytes.len() >= REFILL_BYTES {
                 break;
             }
         }
     }
 
     fn head(&self) -> Option<(&[u8], Held<'_>)> {
-        let (key, entry, late) = self.copied.front()?;
-        Some((
-            key,
-            Held {
-                entry: entry.as_entry(),
-                late: *late,
+        let copied = self.copied.get(self.at)?;
+        let (key, rest) = self.bytes[copied.start..].split_at(copied.key_len);
+        let state = match copied.kind {
+            Kind::Deleted => State::Deleted,
+            Kind::Live { text } => State::Live {
+                value: &rest[..copied.value_len],
+                text,
             },
-        ))
+        };
+        let entry = Entry {
+            version: copied.version,
+            state,
+        };
+        let late = copied.late;
+        Some((key, Held { entry, late }))
     }
 
     fn advance(&mut self) {
-        let Some((last, ..)) = self.copied.pop_front() else {
+        let Some((last, _)) = self.head() else {
             return;
         };
-        if self.copied.is_empty() {
-            self.refill(Bound::Excluded(&last));
+        if self.at + 1 < self.copied.len() {
+            self.at += 1;
+            return;
         }
+        let last = last.to_vec();
+        self.refill(Bound::Excluded(&last));
     }
 }
 

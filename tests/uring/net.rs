@@ -248,6 +248,44 @@ fn every_event_ends_the_park_it_comes_in() {
 }
 
 #[test]
+fn what_is_not_read_is_told_again() {
+    isolated("net::what_is_not_read_is_told_again", || {
+        let dir = data_dir();
+        on_one_core(dir.path(), |rt, _| async move {
+            let addr = free_addr();
+            let mut net = rt.net(&[addr]).expect("listen");
+            let (token, mut client) = pair(&mut net, addr).await;
+            let readable = [Event::Ready {
+                token,
+                readable: true,
+                writable: false,
+            }];
+            client.write_all(b"0123456789").expect("send");
+            assert_eq!(next(&mut net).await, readable);
+            assert_eq!(next(&mut net).await, readable, "nothing was read");
+            assert_eq!(net.read(token, &mut [0; 4]).expect("some"), 4);
+            assert_eq!(next(&mut net).await, readable, "six are left");
+            assert_eq!(net.read(token, &mut [0; 6]).expect("the rest"), 6);
+            assert_eq!(next(&mut net).await, readable, "nobody knows that it was");
+            let error = net.read(token, &mut [0; 6]).expect_err("empty");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            let mut events = Vec::new();
+            net.poll(&mut events).expect("poll");
+            assert_eq!(events, [], "known to be empty");
+
+            // The end of the stream comes with the last bytes, as one event.
+            client.write_all(b"last").expect("send");
+            drop(client);
+            rt.sleep(Duration::from_millis(1)).await;
+            assert_eq!(next(&mut net).await, readable);
+            assert_eq!(net.read(token, &mut [0; 64]).expect("short"), 4);
+            assert_eq!(next(&mut net).await, readable, "and the end behind it");
+            assert_eq!(net.read(token, &mut [0; 64]).expect("the end"), 0);
+        });
+    });
+}
+
+#[test]
 fn interest_decides_what_is_reported() {
     isolated("net::interest_decides_what_is_reported", || {
         let dir = data_dir();

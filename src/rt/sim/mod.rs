@@ -330,6 +330,11 @@ impl Process {
         self.live().await;
     }
 
+    /// Here every yield is a whole one.
+    pub(in crate::rt) async fn give_way(&self, _crowd: bool) {
+        self.yield_now().await;
+    }
+
     pub(in crate::rt) async fn yield_now(&self) {
         let mut yielded = false;
         poll_fn(|cx| {

@@ -14,6 +14,7 @@
 
 mod bus;
 mod cores;
+mod doze;
 mod error;
 mod file;
 mod locks;
@@ -21,6 +22,7 @@ mod net;
 mod preflight;
 mod signals;
 mod turn;
+mod waiting;
 mod watchdog;
 
 use std::cell::Cell;
@@ -55,6 +57,8 @@ struct Inner {
     started: std::time::Instant,
     stop: Stop,
     pulse: Arc<Pulse>,
+    /// When the reactor last turned, as far as this core's loop has seen.
+    turned: Cell<Instant>,
     /// Set when the body has returned: no blocking call may start any more (see [`Core::finish`]).
     closing: Cell<bool>,
 }
@@ -66,6 +70,7 @@ impl Core {
             started,
             stop,
             pulse,
+            turned: Cell::new(Instant(0)),
             closing: Cell::new(false),
         }))
     }
@@ -116,6 +121,26 @@ impl Core {
 
     pub(in crate::rt) async fn yield_now(&self) {
         turn::Turn::default().await;
+    }
+
+    pub(in crate::rt) async fn give_way(&self, crowd: bool) {
+        turn::Pass::default().await;
+        let since = self.now().since(self.0.turned.get());
+        if since >= turn::INTERVAL_MAX || !crowd && turn::is_awaited() {
+            self.turn_reactor().await;
+        }
+    }
+
+    /// [`Core::yield_now`] for the loop that owns the sockets: it keeps the account of `turn.rs`.
+    async fn turn_reactor(&self) {
+        turn::begin();
+        turn::Turn::default().await;
+        self.note_turn();
+    }
+
+    /// The reactor has just turned.
+    fn note_turn(&self) {
+        self.0.turned.set(self.now());
     }
 
     pub(in crate::rt) fn spawn(&self, task: impl Future<Output = ()> + 'static) {

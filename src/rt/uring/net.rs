@@ -1,14 +1,17 @@
-//! Sockets of one core: a level-triggered epoll set, parked inside the core's io_uring reactor.
+//! Sockets of one core: an epoll set, parked inside the core's io_uring reactor.
 //!
 //! ```text
-//! token  = generation << 32 | slot      (listeners: LISTENER, all the same)
+//! token  = generation << 32 | slot      (listeners: LISTENER, all the same; the alarm of doze.rs: ALARM)
 //! poll   = epoll_wait(set, 256, 0 ms)   never sleeps
-//! park   = POLL_ADD on a dup of the set's own descriptor, in glommio's ring; sleeps until it is readable
+//! park   = a doze (doze.rs) first; if it brings nothing:
+//!          POLL_ADD on a dup of the set's own descriptor, in glommio's ring; sleeps until it is readable
 //! ```
 //!
-//! glommio has no public "wait for any descriptor". The [`Waiting`] half borrows one: a glommio `UnixStream`
-//! made from the dup arms POLL_ADD at creation; once that completes, its next read finds no socket and fails
-//! with ENOTSOCK, which is the signal. Undocumented, hence glommio `=0.9.0` and a test of exactly this.
+//! To the caller readiness is a level: what it has not read is reported again. To the kernel it is an edge, for
+//! connections that only read (all of them, mostly): a level is looked at once more after every read, at the next
+//! `epoll_wait`, a tenth of that call's cost per connection. A read that came back short has emptied the socket
+//! (epoll(7)), unless the end of the stream lies behind the bytes, which the event has told; until then the
+//! connection is `pending` and reported by `poll` itself.
 //!
 //! Invariants: a descriptor is closed when its slot is freed, and the generation moves on, so a stale token
 //! finds nothing. A connection with no interest is taken out of the set (epoll reports errors and hang-ups
@@ -16,21 +19,20 @@
 
 #![expect(unsafe_code, reason = "epoll, accept4 and dup have no safe wrapper")]
 
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use futures_io::AsyncRead;
-use glommio::net::UnixStream;
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::doze::{Alarm, DOZE_MAX, Dozed, doze};
+use super::turn::{self, Pass};
+use super::waiting::{Waiting, duplicate, wait};
 use super::{Core, preflight, until};
-use crate::base::limits::ACCEPT_PAUSE;
 use crate::base::time::Instant;
 use crate::rt::net::{Event, Token};
 
@@ -40,8 +42,12 @@ const BACKLOG: i32 = 4096;
 /// Kept free of connections out of RLIMIT_NOFILE, but at most a quarter of it.
 const DESCRIPTORS_FOR_FILES_MAX: u64 = 256;
 const LISTENER: u64 = u64::MAX;
-const READABLE: u32 = libc::EPOLLIN as u32;
+const ALARM: u64 = u64::MAX - 1;
+pub(super) const READABLE: u32 = libc::EPOLLIN as u32;
 const WRITABLE: u32 = libc::EPOLLOUT as u32;
+/// Interest in reading alone: an edge, with the end of the stream told apart.
+const READ_EDGE: u32 = READABLE | libc::EPOLLRDHUP as u32 | libc::EPOLLET as u32;
+const ENDED: u32 = libc::EPOLLRDHUP as u32 | BROKEN;
 const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 
 pub(in crate::rt) struct Net {
@@ -53,6 +59,13 @@ pub(in crate::rt) struct Net {
     slots: Vec<Slot>,
     free: Vec<u32>,
     happened: Vec<libc::epoll_event>,
+    /// A doze has brought `happened`; the next `poll` need not ask.
+    fetched: bool,
+    alarm: Arc<Alarm>,
+    /// The alarm as a waker; `None`: this kernel cannot doze.
+    waker: Option<Waker>,
+    /// Connections whose edge the last `poll` has told; those still pending are told again.
+    reported: Vec<Token>,
     waiting: Option<Waiting>,
     /// Descriptors from here on are for files and for waiting, not for clients.
     descriptors_high: RawFd,
@@ -69,6 +82,10 @@ struct Slot {
     socket: Option<TcpStream>,
     /// As registered in the set; 0: not in the set.
     interest: u32,
+    /// The edge has been told, and no read has found the socket empty since.
+    pending: bool,
+    /// The peer has sent its last: only a read of nothing, or an error, empties the socket.
+    ended: bool,
 }
 
 impl Net {
@@ -88,14 +105,22 @@ impl Net {
                 })
             })
             .collect::<io::Result<Vec<_>>>()?;
+        let alarm = Arc::new(Alarm::new()?);
+        let edge = READABLE | libc::EPOLLET as u32;
+        let (own, descriptor) = (set.as_raw_fd(), alarm.descriptor());
+        watch(own, libc::EPOLL_CTL_ADD, descriptor, edge, ALARM)?;
         let mut net = Net {
             core,
+            fetched: false,
+            waker: Some(Waker::from(Arc::clone(&alarm))),
+            alarm,
             set,
             listeners,
             turn: 0,
             slots: Vec::new(),
             free: Vec::new(),
             happened: Vec::with_capacity(EVENTS_MAX),
+            reported: Vec::new(),
             waiting: None,
             descriptors_high: descriptors_high(),
             newest: 0,
@@ -106,6 +131,51 @@ impl Net {
     }
 
     pub(in crate::rt) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        if !std::mem::take(&mut self.fetched) {
+            self.fetch()?;
+        }
+        let slots = &self.slots;
+        self.reported.retain(|token| is_pending(slots, *token));
+        events.extend(self.reported.iter().map(|&token| Event::Ready {
+            token,
+            readable: true,
+            writable: false,
+        }));
+        let mut accept = false;
+        for happened in &self.happened {
+            // Copied out: the struct is packed.
+            let (token, flags) = (happened.u64, happened.events);
+            if token == LISTENER {
+                accept = true;
+                continue;
+            }
+            // Rung as the doze ended anyway.
+            if token == ALARM {
+                continue;
+            }
+            if let Some(slot) = occupied(&mut self.slots, Token(token))
+                && slot.interest == READ_EDGE
+            {
+                slot.ended |= flags & ENDED != 0;
+                if std::mem::replace(&mut slot.pending, true) {
+                    // Told above.
+                    continue;
+                }
+                self.reported.push(Token(token));
+            }
+            events.push(Event::Ready {
+                token: Token(token),
+                readable: flags & (READABLE | BROKEN) != 0,
+                writable: flags & (WRITABLE | BROKEN) != 0,
+            });
+        }
+        if accept {
+            events.push(Event::Accept);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self) -> io::Result<()> {
         self.happened.clear();
         // SAFETY: `happened` has room for EVENTS_MAX entries; the kernel writes at most that many.
         let count = unsafe {
@@ -125,23 +195,6 @@ impl Net {
         }
         // SAFETY: the kernel filled the first `count` entries, which is not negative and within capacity.
         unsafe { self.happened.set_len(count as usize) };
-        let mut accept = false;
-        for happened in &self.happened {
-            // Copied out: the struct is packed.
-            let (token, flags) = (happened.u64, happened.events);
-            if token == LISTENER {
-                accept = true;
-                continue;
-            }
-            events.push(Event::Ready {
-                token: Token(token),
-                readable: flags & (READABLE | BROKEN) != 0,
-                writable: flags & (WRITABLE | BROKEN) != 0,
-            });
-        }
-        if accept {
-            events.push(Event::Accept);
-        }
         Ok(())
     }
 
@@ -155,7 +208,7 @@ impl Net {
             match accept_one(self.listeners[self.turn].as_raw_fd()) {
                 Ok((socket, addr)) => {
                     self.newest = socket.as_raw_fd();
-                    let token = self.insert(socket, READABLE)?;
+                    let token = self.insert(socket, READ_EDGE)?;
                     return Ok(Some((token, addr)));
                 }
                 Err(error) => match error.raw_os_error() {
@@ -220,8 +273,15 @@ impl Net {
     }
 
     pub(in crate::rt) fn read(&mut self, token: Token, buf: &mut [u8]) -> io::Result<usize> {
-        let mut socket = self.socket(token)?;
-        again_if_interrupted(|| socket.read(buf))
+        let slot = self.slot(token).ok_or(io::ErrorKind::NotConnected)?;
+        let mut socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let read = again_if_interrupted(|| socket.read(buf));
+        match &read {
+            Ok(read) if *read < buf.len() && !slot.ended => slot.pending = false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => slot.pending = false,
+            _ => {}
+        }
+        read
     }
 
     /// std sends with MSG_NOSIGNAL: a vanished peer is an error, not a signal.
@@ -238,7 +298,12 @@ impl Net {
     ) -> io::Result<()> {
         let set = self.set.as_raw_fd();
         let slot = self.slot(token).ok_or(io::ErrorKind::NotConnected)?;
-        let interest = if readable { READABLE } else { 0 } | if writable { WRITABLE } else { 0 };
+        let interest = match (readable, writable) {
+            (true, false) => READ_EDGE,
+            (true, true) => READABLE | WRITABLE,
+            (false, true) => WRITABLE,
+            (false, false) => 0,
+        };
         let change = match (slot.interest, interest) {
             (old, new) if old == new => return Ok(()),
             (0, _) => libc::EPOLL_CTL_ADD,
@@ -251,6 +316,8 @@ impl Net {
             .expect("a slot with a valid token is occupied");
         watch(set, change, socket.as_raw_fd(), interest, token.0)?;
         slot.interest = interest;
+        // The kernel has looked at the socket again: what is there will be told.
+        slot.pending = false;
         Ok(())
     }
 
@@ -268,7 +335,7 @@ impl Net {
     }
 
     pub(in crate::rt) fn adopt(&mut self, connection: Detached) -> io::Result<Token> {
-        self.insert(connection.0, READABLE)
+        self.insert(connection.0, READ_EDGE)
     }
 
     pub(in crate::rt) fn close(&mut self, token: Token) {
@@ -293,50 +360,72 @@ impl Net {
         till: Option<Instant>,
         ready: &mut dyn FnMut(&mut Context<'_>) -> bool,
     ) -> io::Result<()> {
+        let pending = |token: &Token| is_pending(&self.slots, *token);
+        if self.fetched || self.reported.iter().any(pending) {
+            return Ok(());
+        }
+        loop {
+            // Who is ready runs first; and what it asks of the disk must be on its way before anybody sleeps.
+            Pass::default().await;
+            if turn::is_awaited() {
+                self.core.turn_reactor().await;
+            }
+            if turn::is_awaited() {
+                // Somebody keeps the disk busy: the executor is the better place to wait.
+                break;
+            }
+            match self.doze(till, ready) {
+                Dozed::Events(_) => return Ok(()),
+                Dozed::Interrupted => self.core.turn_reactor().await,
+                Dozed::Rung => {}
+                Dozed::Over => break,
+                Dozed::Unable => {
+                    self.waker = None;
+                    break;
+                }
+            }
+        }
+        turn::begin();
         let set = self.set.as_raw_fd();
         let waiting = &mut self.waiting;
-        let mut timer = till.map(|till| Timer::new(until(&self.core, till)));
-        // A completion found at the first look is of an event long dealt with: the last park ended before it
-        // came. A new POLL_ADD looks at the set when it is submitted, so nothing since `poll` is missed.
-        let mut fresh = false;
-        let mut nap: Option<Timer> = None;
+        let timer = till.map(|till| Timer::new(until(&self.core, till)));
         let _parked = self.core.pulse().park();
-        std::future::poll_fn(|cx| {
-            if ready(cx) {
-                return Poll::Ready(Ok(()));
+        wait(set, waiting, timer, ready).await;
+        self.core.note_turn();
+        Ok(())
+    }
+
+    fn doze(
+        &mut self,
+        till: Option<Instant>,
+        ready: &mut dyn FnMut(&mut Context<'_>) -> bool,
+    ) -> Dozed {
+        let Some(waker) = &self.waker else {
+            return Dozed::Unable;
+        };
+        let pause = till.map_or(DOZE_MAX, |till| until(&self.core, till).min(DOZE_MAX));
+        self.alarm.set(true);
+        let dozed = if ready(&mut Context::from_waker(waker)) {
+            Dozed::Events(0)
+        } else {
+            self.happened.clear();
+            doze(
+                self.set.as_raw_fd(),
+                &mut self.happened.spare_capacity_mut()[..EVENTS_MAX],
+                pause,
+            )
+        };
+        self.alarm.set(false);
+        if let Dozed::Events(count @ 1..) = dozed {
+            // SAFETY: the kernel filled the first `count` entries, which is within the capacity it was told.
+            unsafe { self.happened.set_len(count) };
+            self.happened.retain(|happened| happened.u64 != ALARM);
+            self.fetched = !self.happened.is_empty();
+            if !self.fetched {
+                return Dozed::Rung;
             }
-            if let Some(timer) = &mut timer
-                && Pin::new(timer).poll(cx).is_ready()
-            {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(nap) = &mut nap {
-                return Pin::new(nap).poll(cx).map(|_| Ok(()));
-            }
-            loop {
-                let armed = match waiting {
-                    Some(armed) => armed,
-                    None => match Waiting::arm(set) {
-                        Ok(armed) => waiting.insert(armed),
-                        // No descriptor left to wait with: look at the sockets every few milliseconds until
-                        // something has been closed.
-                        Err(_) => {
-                            let nap = nap.insert(Timer::new(ACCEPT_PAUSE));
-                            return Pin::new(nap).poll(cx).map(|_| Ok(()));
-                        }
-                    },
-                };
-                if armed.poll(cx).is_pending() {
-                    fresh = true;
-                    return Poll::Pending;
-                }
-                *waiting = None;
-                if fresh {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        })
-        .await
+        }
+        dozed
     }
 
     fn insert(&mut self, socket: TcpStream, interest: u32) -> io::Result<Token> {
@@ -362,9 +451,7 @@ impl Net {
     }
 
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut((token.0 & 0xffff_ffff) as usize)?;
-        let current = u64::from(slot.generation) == token.0 >> 32 && slot.socket.is_some();
-        current.then_some(slot)
+        occupied(&mut self.slots, token)
     }
 
     fn socket(&mut self, token: Token) -> io::Result<&TcpStream> {
@@ -388,36 +475,16 @@ impl Net {
     }
 }
 
-/// One POLL_ADD on the epoll set, in flight or completed.
-struct Waiting(UnixStream);
-
-impl Waiting {
-    fn arm(set: RawFd) -> io::Result<Waiting> {
-        let dup = duplicate(set)?;
-        // SAFETY: ownership moves into the stream, which closes it. It is no socket, and nothing is ever sent
-        // or received on it: the only call made is the poll below.
-        Ok(Waiting(unsafe {
-            UnixStream::from_raw_fd(dup.into_raw_fd())
-        }))
-    }
-
-    /// Ready once the set has had an event since it was armed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whatever the outcome is, it is not a read: ENOTSOCK says that the poll behind it has completed.
-        Pin::new(&mut self.0).poll_read(cx, &mut [0]).map(|_| ())
-    }
+fn occupied(slots: &mut [Slot], token: Token) -> Option<&mut Slot> {
+    let slot = slots.get_mut((token.0 & 0xffff_ffff) as usize)?;
+    let current = u64::from(slot.generation) == token.0 >> 32 && slot.socket.is_some();
+    current.then_some(slot)
 }
 
-/// The lowest free descriptor, as one more name of the set.
-fn duplicate(set: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; `set` is open, and the duplicate is owned by nobody else.
-    unsafe {
-        let dup = libc::fcntl(set, libc::F_DUPFD_CLOEXEC, 0);
-        if dup < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(dup))
-    }
+/// Whether the connection is to be told of again.
+fn is_pending(slots: &[Slot], token: Token) -> bool {
+    let slot = slots.get((token.0 & 0xffff_ffff) as usize);
+    slot.is_some_and(|slot| slot.pending && u64::from(slot.generation) == token.0 >> 32)
 }
 
 fn descriptors_high() -> RawFd {
@@ -467,7 +534,13 @@ fn accept_one(listener: RawFd) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from(socket), addr))
 }
 
-fn watch(set: RawFd, change: i32, fd: RawFd, interest: u32, token: u64) -> io::Result<()> {
+pub(super) fn watch(
+    set: RawFd,
+    change: i32,
+    fd: RawFd,
+    interest: u32,
+    token: u64,
+) -> io::Result<()> {
     let mut event = libc::epoll_event {
         events: interest,
         u64: token,
@@ -542,45 +615,5 @@ mod tests {
         // SAFETY: asks for the flags of an open descriptor.
         let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
-    }
-
-    /// The undocumented detail this file stands on: pending while the set is quiet, and once it has an event, an
-    /// error that is no I/O error but "this is no socket".
-    #[test]
-    fn a_glommio_stream_on_an_epoll_set_pends_until_the_set_has_an_event() {
-        if let Err(why) = super::super::preflight() {
-            eprintln!("skipped: {why}");
-            return;
-        }
-        let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
-            .make()
-            .expect("preflight has passed");
-        executor.run(async {
-            // SAFETY: no pointers; owned by nobody else.
-            let set = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
-            let (mut client, server) = std::os::unix::net::UnixStream::pair().expect("a pair");
-            watch(
-                set.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                server.as_raw_fd(),
-                READABLE,
-                0,
-            )
-            .expect("watch");
-            let mut waiting = Waiting::arm(set.as_raw_fd()).expect("arm");
-            for turn in 0..10 {
-                let polled = std::future::poll_fn(|cx| Poll::Ready(waiting.poll(cx))).await;
-                assert!(polled.is_pending(), "turn {turn}: the set is quiet");
-                super::super::turn::Turn::default().await;
-            }
-            client.write_all(b"x").expect("send");
-            let result =
-                std::future::poll_fn(|cx| Pin::new(&mut waiting.0).poll_read(cx, &mut [0])).await;
-            let error = result.expect_err("there is nothing to read from an epoll set");
-            assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
-            // Level-triggered: armed again, it completes again.
-            let mut again = Waiting::arm(set.as_raw_fd()).expect("arm");
-            std::future::poll_fn(|cx| again.poll(cx)).await;
-        });
     }
 }

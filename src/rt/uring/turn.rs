@@ -1,4 +1,4 @@
-//! The one yield: pending until the reactor itself has turned.
+//! The one yield: pending until the reactor itself has turned. And the step aside that is none.
 //!
 //! glommio looks at its rings only when every task of the queue is pending, so a future that wakes itself is
 //! not a yield: it keeps the queue busy and starves disk, timers and foreign wakes (measured: until the
@@ -9,6 +9,7 @@
 //! wake each other around their yields would then alternate for ever inside one pass and the reactor would
 //! never be visited. So the timer wakes a [`Bell`], which only the reactor rings.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,50 @@ use glommio::timer::Timer;
 
 /// Longer than the time from creating a timer to polling it, or it is over before it is registered.
 const AHEAD: Duration = Duration::from_nanos(400);
+
+/// A turn of the reactor costs some five microseconds (three `io_uring_enter`, two timers): a loop with a crowd
+/// waiting takes it once per so long, not once per handful of requests. The bound is what a background slice takes
+/// too (`store/pace.rs`), so timers and disk completions wait no longer than they do behind one of those.
+pub(super) const INTERVAL_MAX: Duration = Duration::from_micros(200);
+
+thread_local! {
+    /// An operation has been queued that the kernel has not been told of: that takes a turn of the reactor.
+    static AWAITED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Something was queued for the disk.
+pub(super) fn queued() {
+    AWAITED.set(true);
+}
+
+/// Whether something is queued for the disk that may not have left yet.
+pub(super) fn is_awaited() -> bool {
+    AWAITED.get()
+}
+
+/// The core's loop goes into a turn, or to sleep, which begins with one: what is queued leaves with it. Said
+/// before and not after, because other tasks run at its end, before the loop does. Nobody else may say it: while
+/// the loop does not wait, the reactor does not turn.
+pub(super) fn begin() {
+    AWAITED.set(false);
+}
+
+/// The other ready tasks run, the reactor does not turn: this wakes itself, so only a caller that counts the time
+/// may use it ([`INTERVAL_MAX`]).
+#[derive(Default)]
+pub(super) struct Pass(bool);
+
+impl Future for Pass {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Turn(Option<(Timer, Arc<Bell>)>);

@@ -1,0 +1,174 @@
+//! A short sleep in `epoll_wait` itself, before a core parks in its executor.
+//!
+//! ```text
+//! nothing to do ─▶ doze, at most DOZE_MAX ─┬─ a socket is ready, or the alarm was rung ─▶ go on
+//!                                          ├─ interrupted: a disk operation has completed ─▶ reactor
+//!                                          └─ over ─▶ park in the executor
+//! ```
+//!
+//! A park costs a dozen system calls (two rings are linked, two timers cancelled and set, a barrier sent to all
+//! CPUs), its wake-up included; a doze costs one. Under load the next request is a few microseconds away, so most
+//! waits end here, and the CPU idles meanwhile.
+//!
+//! What the executor would wake for while it sleeps, and what becomes of it here:
+//! - sockets: in the set.
+//! - disk completions: the rings of glommio deliver them as task work with a signal's force, which ends the system
+//!   call with EINTR. One delivered just before the doze is not noticed: it waits for its end.
+//! - other cores: they wake whatever waker is registered, and here it is an [`Alarm`], an eventfd in the set.
+//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most DOZE_MAX, which is why
+//!   nothing dozes twice without a turn in between that had something to do.
+
+#![expect(unsafe_code, reason = "eventfd and epoll_pwait2 have no safe wrapper")]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+use std::time::Duration;
+
+/// As long as the reactor may be left alone in a busy loop (`turn.rs`), for the same reasons.
+pub(super) const DOZE_MAX: Duration = super::turn::INTERVAL_MAX;
+
+/// Wakes a core that dozes, from any thread.
+pub(super) struct Alarm {
+    fd: OwnedFd,
+    /// A wake-up outside a doze costs no system call: who wakes has made the condition true before, and the core
+    /// looks at it once more after it has set this.
+    dozing: AtomicBool,
+}
+
+impl Alarm {
+    pub(super) fn new() -> io::Result<Alarm> {
+        // SAFETY: no pointers; a fresh descriptor is returned or -1.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Alarm {
+            // SAFETY: just created, owned by nobody else.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            dozing: AtomicBool::new(false),
+        })
+    }
+
+    /// For the set: edge-triggered, so that nobody has to read it.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    pub(super) fn set(&self, dozing: bool) {
+        self.dozing.store(dozing, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.dozing.load(Ordering::SeqCst) {
+            // SAFETY: eight bytes of a live value. It fails only when the counter is full, and then it has rung.
+            unsafe { libc::eventfd_write(self.fd.as_raw_fd(), 1) };
+        }
+    }
+}
+
+/// How a doze ended.
+#[derive(Debug)]
+pub(super) enum Dozed {
+    /// So many events.
+    Events(usize),
+    /// By the alarm, and nothing else: whoever rang it has made true what is waited for.
+    Rung,
+    Interrupted,
+    Over,
+    /// The kernel is older than 5.11, or a filter forbids the call.
+    Unable,
+}
+
+/// Sleeps until the set has events, at most `pause`.
+pub(super) fn doze(
+    set: RawFd,
+    happened: &mut [std::mem::MaybeUninit<libc::epoll_event>],
+    pause: Duration,
+) -> Dozed {
+    let pause = libc::timespec {
+        tv_sec: pause.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(pause.subsec_nanos() as i32),
+    };
+    // SAFETY: the kernel writes at most as many events as there is room for, and only reads the pause; there is
+    // no signal mask.
+    let count = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            set,
+            happened.as_mut_ptr(),
+            happened.len() as libc::c_int,
+            &raw const pause,
+            std::ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
+    };
+    match usize::try_from(count) {
+        Ok(0) => Dozed::Over,
+        Ok(count) => Dozed::Events(count),
+        Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {
+            Dozed::Interrupted
+        }
+        Err(_) => Dozed::Unable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::MaybeUninit;
+    use std::task::Waker;
+
+    fn set_with(alarm: &Alarm) -> OwnedFd {
+        // SAFETY: no pointers but the event, which lives; fresh descriptors are owned by nobody else.
+        unsafe {
+            let set = OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC));
+            let mut event = libc::epoll_event {
+                events: (libc::EPOLLIN | libc::EPOLLET) as u32,
+                u64: 7,
+            };
+            let (own, fd) = (set.as_raw_fd(), alarm.descriptor());
+            assert_eq!(
+                libc::epoll_ctl(own, libc::EPOLL_CTL_ADD, fd, &raw mut event),
+                0
+            );
+            set
+        }
+    }
+
+    #[test]
+    fn an_alarm_ends_every_doze_it_is_rung_in_and_makes_no_noise_outside() {
+        const LONG: Duration = Duration::from_secs(60);
+        let alarm = Arc::new(Alarm::new().expect("a descriptor"));
+        let waker = Waker::from(Arc::clone(&alarm));
+        let set = set_with(&alarm);
+        let mut room = [MaybeUninit::uninit(); 4];
+        let mut doze = |pause| doze(set.as_raw_fd(), &mut room, pause);
+        if matches!(doze(Duration::ZERO), Dozed::Unable) {
+            eprintln!("skipped: this kernel has no epoll_pwait2");
+            return;
+        }
+        for round in 0..3 {
+            waker.wake_by_ref();
+            let dozed = doze(Duration::ZERO);
+            assert!(matches!(dozed, Dozed::Over), "round {round}: {dozed:?}");
+            alarm.set(true);
+            waker.wake_by_ref();
+            // Never read, and yet each ring is an event of its own.
+            let dozed = doze(LONG);
+            assert!(
+                matches!(dozed, Dozed::Events(1)),
+                "round {round}: {dozed:?}"
+            );
+            alarm.set(false);
+        }
+    }
+}
