@@ -222,7 +222,8 @@ fn hurt(op: u64, violation: &Violation) -> Violation {
 
 #[test]
 fn cluster() {
-    let sum = told("cluster", 300, cluster_of);
+    // The gate tells thousands more, with a release build: .ci/run.
+    let sum = told("cluster", 200, cluster_of);
     if is_full() {
         let cluster::Report {
             acked,
@@ -231,6 +232,7 @@ fn cluster() {
             gets,
             scans,
             unread,
+            healed,
             cuts,
             kills,
             crashes,
@@ -238,16 +240,18 @@ fn cluster() {
             skews,
             full,
             failures,
+            rotten,
             ..
         } = sum;
-        assert!(acked > 10_000 && gets > 10_000 && scans > 1_000, "{sum:?}");
-        for count in [not_applied, unknown, unread, full, failures] {
+        assert!(acked > 5_000 && gets > 5_000 && scans > 500, "{sum:?}");
+        for count in [not_applied, unknown, unread, failures] {
             assert!(count > 20, "{sum:?}");
         }
         for count in [kills, crashes, stops, skews] {
             assert!(count > 50, "{sum:?}");
         }
-        assert!(cuts > 50 || NODES_MAX == 1, "{sum:?}");
+        assert!(cuts > 50 && healed > 500 && rotten > 100, "{sum:?}");
+        assert!(full > 0, "{sum:?}");
     }
 }
 
@@ -260,12 +264,11 @@ fn cluster_of(seed: u64) -> Result<cluster::Report, Violation> {
 #[test]
 fn planted_bugs_are_caught_by_clients() {
     let mut unseen = Vec::new();
-    for bug in [Bug::AckBeforeSync, Bug::ReplaySkips]
-        .into_iter()
-        .chain(CLUSTER_BUGS)
-    {
+    let of_one = [Bug::AckBeforeSync, Bug::ReplaySkips, Bug::BlockUnchecked];
+    for bug in of_one.into_iter().chain(CLUSTER_BUGS) {
         planted::plant(Some(bug));
-        let caught = first_to_see(cluster_of);
+        let apt = |seed: &u64| may_show(bug, &cluster::plan::Plan::draw(*seed, NODES_MAX));
+        let caught = first_to_see((0..).filter(apt), cluster_of);
         planted::plant(None);
         match caught {
             Some(caught) => {
@@ -278,6 +281,19 @@ fn planted_bugs_are_caught_by_clients() {
     assert!(unseen.is_empty(), "no client sees {unseen:?}");
 }
 
+/// Whether such a cluster can show this mistake at all; the others would only take time.
+fn may_show(bug: Bug, plan: &cluster::plan::Plan) -> bool {
+    match bug {
+        // Elsewhere what one replica has lost comes from the others.
+        Bug::AckBeforeSync | Bug::ReplaySkips => plan.copies == 1 && plan.faults.crashes,
+        Bug::BlockUnchecked => plan.faults.rot,
+        Bug::GraveUnrepaired => plan.odds.delete > 0 && plan.copies > 1,
+        Bug::GravesStripped => plan.odds.delete > 0 && plan.odds.scan > 0,
+        Bug::HintForgotten => plan.victim.is_some(),
+        _ => true,
+    }
+}
+
 /// Each deliberate bug must be seen by one of the stories above, soon.
 #[test]
 fn planted_bugs_are_caught() {
@@ -287,7 +303,7 @@ fn planted_bugs_are_caught() {
             _ => model_of,
         };
         planted::plant(Some(bug));
-        let caught = first_to_see(story);
+        let caught = first_to_see(0.., story);
         planted::plant(None);
         let caught = caught.unwrap_or_else(|| panic!("no story sees {bug:?}"));
         eprintln!("{bug:?} is caught {caught}");
@@ -308,7 +324,7 @@ fn forgotten_syncs_are_caught() {
         (Op::SyncDir, "/0003$"),
     ];
     for lie in syncs {
-        let caught = first_to_see(|seed| {
+        let caught = first_to_see(0.., |seed| {
             let mut plan = Plan::draw(seed);
             plan.lie = Some(lie);
             story::model(&plan)
@@ -318,9 +334,12 @@ fn forgotten_syncs_are_caught() {
     }
 }
 
-/// The first of a few hundred seeds whose story does not end well, and what it saw.
-fn first_to_see<R>(story: impl Fn(u64) -> Result<R, Violation>) -> Option<String> {
-    (0..400).find_map(
+/// The first of a few hundred of these seeds whose story does not end well, and what it saw.
+fn first_to_see<R>(
+    seeds: impl Iterator<Item = u64>,
+    story: impl Fn(u64) -> Result<R, Violation>,
+) -> Option<String> {
+    seeds.take(400).find_map(
         |seed| match catch_unwind(AssertUnwindSafe(|| story(seed))) {
             Ok(Ok(_)) => None,
             Ok(Err(violation)) => Some(format!("by seed {seed}: {}", violation.0)),

@@ -98,8 +98,11 @@ pub const PEER_REQUESTS_MAX: usize = 4096;
 pub const PEER_UNSENT_BYTES_MAX: usize = 32 << 20;
 /// Hints one node keeps for one other. More: only the slices are remembered, and repaired when it is back.
 pub const HINT_BYTES_PER_MEMBER_MAX: u64 = 2 << 30;
-/// How far ahead of our wall clock a version of another node may be for our clock to follow it.
+/// How far ahead of our wall clock a version of another node may be for our clock to follow it, and how far our clock
+/// may be from most members' before clients' writes are refused.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
+/// A clock of a member that is farther from ours is told of in the log.
+pub const CLOCK_SKEW_TOLD: Duration = Duration::from_millis(100);
 /// Members of one cluster.
 pub const MEMBERS_MAX: usize = 256;
 /// Longest ring name: a host name of 253 bytes, a colon and a port. Longer: the node does not start.

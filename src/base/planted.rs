@@ -34,6 +34,12 @@ pub enum Bug {
     GraveUnrepaired,
     /// Replicas leave their tombstones out of pages: a scan shows a deleted key that one replica still holds.
     GravesStripped,
+    /// A hint is forgotten although the replica has not got it: that replica stays behind for good.
+    HintForgotten,
+    /// A slice that is marked while a pass over it is under way counts as clean when that pass ends.
+    MarkOverlooked,
+    /// The slices of a pass count as clean from its first page on.
+    MarkClearedEarly,
 }
 
 /// Mistakes a node makes alone.
@@ -46,14 +52,18 @@ pub const BUGS: [Bug; 5] = [
 ];
 
 /// Mistakes that need other nodes to be seen: those of the program this one replaces.
-pub const CLUSTER_BUGS: [Bug; 6] = [
+pub const CLUSTER_BUGS: [Bug; 7] = [
     Bug::ReplicaStamps,
     Bug::HintStamped,
     Bug::LastArrivalWins,
     Bug::HintAcknowledges,
     Bug::GraveUnrepaired,
     Bug::GravesStripped,
+    Bug::HintForgotten,
 ];
+
+/// Mistakes in what is to be sent to a member that was away.
+pub const HANDOFF_BUGS: [Bug; 2] = [Bug::MarkOverlooked, Bug::MarkClearedEarly];
 
 thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };

@@ -78,6 +78,13 @@ impl Slices {
         }
     }
 
+    /// Takes out what is in `other`.
+    pub fn subtract(&mut self, other: &Slices) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine &= !theirs;
+        }
+    }
+
     /// Members of the set, in ring order.
     pub fn iter(&self) -> impl Iterator<Item = Slice> {
         Slice::all().filter(|slice| self.contains(*slice))
@@ -125,6 +132,8 @@ mod tests {
         other.insert(Slice(7));
         other.union(&set);
         assert_eq!((other.len(), Slices::ALL.len()), (4, SLICES));
+        other.subtract(&set);
+        assert_eq!(other.iter().collect::<Vec<_>>(), [Slice(7)]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! clap knows two dashes only; `rewrite` turns one into two for clap's eyes. The process keeps its own argv,
 //! so that `pkill -f "kvstore.*8083"` and `ps` still see what was typed.
 
+use std::ops::Range;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
@@ -46,20 +48,50 @@ pub fn parse(argv: &[String]) -> Result<Args, StartError> {
     Ok(args)
 }
 
-/// Understands what follows the word `sim`: the seed.
-pub fn parse_sim(argv: &[String]) -> Result<u64, StartError> {
-    let command = command_of([valued("seed")]);
-    let refused = |error: String| StartError::usage(error, "kvstore sim -seed 72");
+/// What is asked of the simulator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sim {
+    /// One seed, told at length.
+    Seed(u64),
+    /// Many, on so many threads; `None`: as many as the machine runs at once.
+    Seeds {
+        seeds: Range<u64>,
+        jobs: Option<usize>,
+    },
+}
+
+/// Understands what follows the word `sim`.
+pub fn parse_sim(argv: &[String]) -> Result<Sim, StartError> {
+    let command = command_of([valued("seed"), valued("seeds"), valued("jobs")]);
+    let hint = "kvstore sim -seed 72, or kvstore sim -seeds 0..3000";
+    let refused = |error: String| StartError::usage(error, hint);
     let matches = command
         .clone()
         .try_get_matches_from(rewrite(&command, argv))
         .map_err(|error| refused(mistake(&error).message))?;
-    let Some(seed) = matches.get_one::<String>("seed") else {
-        return Err(refused("sim needs a -seed".to_string()));
+    let value = |name: &str| matches.get_one::<String>(name);
+    let number = |name: &str, text: &str| {
+        let number = text.parse::<u64>();
+        number.map_err(|_| refused(format!("-{name} {text:?} is not a number")))
     };
-    let number = seed.parse();
-    number.map_err(|_| refused(format!("-seed {seed:?} is not a number")))
+    let jobs = value("jobs").map(|text| number("jobs", text)).transpose()?;
+    match (value("seed"), value("seeds")) {
+        (Some(seed), None) => Ok(Sim::Seed(number("seed", seed)?)),
+        (None, Some(text)) => {
+            let range = text.split_once("..").and_then(|(first, end)| {
+                let range = first.parse().ok()?..end.parse().ok()?;
+                (!range.is_empty()).then_some(range)
+            });
+            let seeds = range.ok_or_else(|| refused(format!("-seeds {text:?} is not a range")))?;
+            let jobs = jobs.map(|jobs| jobs.clamp(1, JOBS_MAX) as usize);
+            Ok(Sim::Seeds { seeds, jobs })
+        }
+        _ => Err(refused("sim needs a -seed or -seeds".to_string())),
+    }
 }
+
+/// Threads of the simulator: more than any machine gains from.
+const JOBS_MAX: u64 = 1024;
 
 /// The text of `-help`, made from the settings table.
 #[must_use]
@@ -69,7 +101,8 @@ pub fn help() -> String {
          Usage: kvstore [flags]\n       \
          kvstore bench [flags] URL... (loads a server: kvstore bench -help)\n       \
          kvstore verify URL...        (watches a cluster keep its promises)\n       \
-         kvstore sim -seed <number>   (replays a simulated cluster)\n\n\
+         kvstore sim -seed <number>   (replays a simulated cluster)\n       \
+         kvstore sim -seeds <first>..<end> [-jobs <threads>]   (many of them)\n\n\
          Flags (one dash or two; -name value or -name=value):\n",
     );
     let mut entry = |left: String, help: &str, default: &str| {
@@ -348,16 +381,28 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_a_number_and_nothing_else_is_asked_for() {
+    fn seeds_are_a_number_or_a_range_and_nothing_else_is_asked_for() {
         let seed = |line: &str| {
             let argv: Vec<String> = line.split_whitespace().map(str::to_string).collect();
             parse_sim(&argv)
         };
         for line in ["-seed 72", "--seed 72", "-seed=72", "-seed 1 --seed=72"] {
-            assert_eq!(seed(line), Ok(72), "{line}");
+            assert_eq!(seed(line), Ok(Sim::Seed(72)), "{line}");
         }
+        let many = |jobs| Sim::Seeds {
+            seeds: 5..3000,
+            jobs,
+        };
+        assert_eq!(seed("-seeds 5..3000"), Ok(many(None)));
+        assert_eq!(seed("--jobs=2 -seeds=5..3000"), Ok(many(Some(2))));
+        assert_eq!(seed("-jobs 0 -seeds 5..3000"), Ok(many(Some(1))));
         for (line, error) in [
-            ("", "sim needs a -seed"),
+            ("", "sim needs a -seed or -seeds"),
+            ("-jobs 2", "sim needs a -seed or -seeds"),
+            ("-seed 1 -seeds 1..2", "sim needs a -seed or -seeds"),
+            ("-seeds 3", "-seeds \"3\" is not a range"),
+            ("-seeds 3..3", "-seeds \"3..3\" is not a range"),
+            ("-seeds 3..1 -jobs x", "-jobs \"x\" is not a number"),
             ("-seed", "-seed needs a value"),
             ("-seed x", "-seed \"x\" is not a number"),
             ("-seed -1", "-seed \"-1\" is not a number"),
@@ -366,7 +411,8 @@ mod tests {
         ] {
             let found = seed(line).unwrap_err();
             assert_eq!((&*found.error, found.exit), (error, 2), "{line}");
-            assert_eq!(found.hint, "kvstore sim -seed 72");
+            let hint = "kvstore sim -seed 72, or kvstore sim -seeds 0..3000";
+            assert_eq!(found.hint, hint);
         }
     }
 

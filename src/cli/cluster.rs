@@ -9,6 +9,7 @@
 //! loopback addresses count as `localhost`, or two nodes of one machine could never agree. Whether they do is
 //! checked again at every handshake. What cannot work is refused at the start, and the setting is named.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::StartError;
@@ -43,6 +44,7 @@ pub struct Judged {
 pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
     check_exposure(settings)?;
     let (names, own) = members(settings)?;
+    let zones = zones(settings, &names)?;
     let members = names.len() as u32;
     let copies = settings.replication_factor.min(members);
     check_quorums(settings, copies, members)?;
@@ -61,7 +63,7 @@ pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
     }
     let member = |name: &String| Member {
         name: name.clone(),
-        zone: String::new(),
+        zone: zones.get(name).cloned().unwrap_or_default(),
     };
     let list = names.iter().map(member).collect();
     let topology = Topology::new(list, copies as usize, settings.virtual_nodes);
@@ -180,6 +182,30 @@ fn check_exposure(settings: &Settings) -> Result<(), StartError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// The zone of each member that has one, by ring name.
+fn zones(settings: &Settings, names: &[String]) -> Result<BTreeMap<String, String>, StartError> {
+    let mut zones = BTreeMap::new();
+    for (member, zone) in &settings.zones {
+        let name = ring_name(member);
+        let bad = |what: &str| {
+            StartError::new(
+                format!(
+                    "CLUSTER_ZONES ({}): {member} {what}",
+                    settings.source("CLUSTER_ZONES")
+                ),
+                "name each member once, as it stands in -peers",
+            )
+        };
+        if !names.contains(&name) {
+            return Err(bad("is no member of this cluster"));
+        }
+        if zones.insert(name, zone.clone()).is_some() {
+            return Err(bad("is there twice"));
+        }
+    }
+    Ok(zones)
 }
 
 /// The other members among those to be taken in anew.
@@ -405,6 +431,44 @@ mod tests {
                 "{refused:?}"
             );
         }
+    }
+
+    #[test]
+    fn zones_are_of_members_and_part_of_what_members_agree_on() {
+        let zoned = |zones: &[(&str, &str)]| {
+            with(|s| {
+                s.peers = peers(&["localhost:8082", "localhost:8083"]);
+                let owned = |(member, zone): &(&str, &str)| (member.to_string(), zone.to_string());
+                s.zones = zones.iter().map(owned).collect();
+            })
+        };
+        let topology = |zones: &[(&str, &str)]| zoned(zones).unwrap().cluster.unwrap().topology;
+        let plain = topology(&[]);
+        let spread = topology(&[("127.0.0.1:8081", "a"), ("LOCALHOST:8083", "b")]);
+        let zones: Vec<&str> = spread.members().iter().map(|m| m.zone.as_str()).collect();
+        assert_eq!(zones, ["a", "", "b"]);
+        assert_ne!(spread.digest(), plain.digest());
+        assert!(
+            spread.fields().contains("zones=a,,b;"),
+            "{}",
+            spread.fields()
+        );
+        for (zones, told) in [
+            (
+                &[("localhost:8084", "a")][..],
+                "localhost:8084 is no member",
+            ),
+            (
+                &[("localhost:8082", "a"), ("127.0.0.1:8082", "b")],
+                "127.0.0.1:8082 is there twice",
+            ),
+        ] {
+            let refused = zoned(zones).unwrap_err();
+            assert!(refused.error.contains("CLUSTER_ZONES"), "{refused:?}");
+            assert!(refused.error.contains(told), "{refused:?}");
+        }
+        // A node alone has no use for them, but a wrong name is a mistake all the same.
+        assert!(with(|s| s.zones = vec![("other:1".into(), "a".into())]).is_err());
     }
 
     #[test]

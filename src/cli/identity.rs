@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::StartError;
 use super::settings::Source;
 use crate::base::limits::SHARDS_MAX;
-use crate::base::sealed::{seal, unseal};
+use crate::base::sealed;
 use crate::rt::early;
 use crate::rt::uring::remedy;
 use crate::store::format::{CURRENT, TMP_SUFFIX, newborn};
@@ -37,12 +37,6 @@ const FORMAT: u32 = 1;
 pub struct Identity {
     pub node_uuid: u128,
     pub shards: u16,
-}
-
-/// What every format's line has.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,9 +61,7 @@ pub struct Found {
 #[derive(Debug, PartialEq, Eq)]
 enum Bad {
     Absent,
-    Damaged(String),
-    /// Written by a later program, in this format.
-    Newer(u32),
+    Useless(sealed::Bad),
     Unreadable(io::ErrorKind, String),
 }
 
@@ -173,7 +165,8 @@ fn none_is_good(paths: &[PathBuf; 2], one: &Bad, two: &Bad) -> StartError {
         paths[1].display()
     );
     let hint = match (one, two) {
-        (Bad::Newer(_), _) | (_, Bad::Newer(_)) => {
+        (Bad::Useless(sealed::Bad::Newer { .. }), _)
+        | (_, Bad::Useless(sealed::Bad::Newer { .. })) => {
             "use a newer kvstore for this directory; it is left as it is"
         }
         (Bad::Unreadable(kind, _), _) | (_, Bad::Unreadable(kind, _)) => remedy(*kind),
@@ -238,22 +231,17 @@ fn encode(identity: Identity, created_ms: u64) -> Vec<u8> {
         shards: identity.shards,
         created_ms,
     };
-    seal(&serde_json::to_string(&line).expect("numbers and hex digits are JSON"))
+    sealed::encode(&line)
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, Bad> {
-    let damaged = |why: &dyn fmt::Display| Bad::Damaged(why.to_string());
-    let line = unseal(bytes).map_err(|why| damaged(&why))?;
-    // Before the rest, which a later format may name otherwise.
-    let format = serde_json::from_str::<Format>(line).map_err(|error| damaged(&error))?;
-    if format.format > FORMAT {
-        return Err(Bad::Newer(format.format));
-    }
-    let line: Line = serde_json::from_str(line).map_err(|error| damaged(&error))?;
+    let line: Line = sealed::decode(bytes, FORMAT).map_err(Bad::Useless)?;
+    let damaged = |why: String| Bad::Useless(sealed::Bad::Damaged(why));
     if line.shards == 0 || line.shards > SHARDS_MAX {
-        return Err(damaged(&format!("{} shards are impossible", line.shards)));
+        return Err(damaged(format!("{} shards are impossible", line.shards)));
     }
-    let node_uuid = u128::from_str_radix(&line.node_uuid, 16).map_err(|error| damaged(&error))?;
+    let node_uuid =
+        u128::from_str_radix(&line.node_uuid, 16).map_err(|error| damaged(error.to_string()))?;
     Ok(Identity {
         node_uuid,
         shards: line.shards,
@@ -264,11 +252,8 @@ impl fmt::Display for Bad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Bad::Absent => f.write_str("missing"),
-            Bad::Damaged(why) => write!(f, "damaged: {why}"),
-            Bad::Newer(format) => write!(
-                f,
-                "written in format {format}, this program knows format {FORMAT}"
-            ),
+            Bad::Useless(bad @ sealed::Bad::Damaged(_)) => write!(f, "damaged: {bad}"),
+            Bad::Useless(bad @ sealed::Bad::Newer { .. }) => write!(f, "{bad}"),
             Bad::Unreadable(_, why) => write!(f, "cannot be read: {why}"),
         }
     }

@@ -23,6 +23,7 @@ pub mod compare;
 pub mod env_file;
 pub mod identity;
 pub mod log;
+mod places;
 pub mod serve;
 pub mod settings;
 pub mod sim;
@@ -119,8 +120,8 @@ fn start() -> Result<ExitCode, StartError> {
     if let Some((word, rest)) = argv.split_first()
         && word == "sim"
     {
-        let seed = args::parse_sim(rest)?;
-        return Ok(sim::replay(seed, &mut std::io::stdout()));
+        let asked = args::parse_sim(rest)?;
+        return Ok(sim::run(asked, &mut std::io::stdout()));
     }
     if let Some((word, rest)) = argv.split_first()
         && word == "bench"

@@ -18,7 +18,7 @@ use super::log::Log;
 use super::settings::Settings;
 use super::{StartError, VERSION, banner, identity};
 use crate::node::cluster::Cluster;
-use crate::node::hosts::Door;
+use crate::node::hosts::{Door, Origin};
 use crate::node::{self, Config, NodeError};
 use crate::rt::stop::Stop;
 use crate::rt::uring::{self, RunError};
@@ -178,10 +178,13 @@ fn run(
     let announcer = log.clone();
     let port = settings.port;
     let outcome = uring::run(cpus, dir, &stop, mesh::mesh(cpus.len()), move |rt, end| {
-        let (log, warner) = (announcer.clone(), announcer.clone());
+        let (log, warner, teller) = (announcer.clone(), announcer.clone(), announcer.clone());
         let announce = move |started: &node::Started| log.plain(banner::running(port, started));
-        let warn = Rc::new(move |text: &str| warner.warn(text));
-        node::run(rt, end, config.clone(), Box::new(announce), warn)
+        let journal = node::Journal {
+            warn: Rc::new(move |text: &str| warner.warn(text)),
+            info: Rc::new(move |text: &str| teller.info(text)),
+        };
+        node::run(rt, end, config.clone(), Box::new(announce), journal)
     });
     outcome.map_err(|failure| match failure {
         RunError::Start(error) => error.into(),
@@ -231,7 +234,7 @@ fn config(
         listen: listen.to_vec(),
         door: Door {
             host_names: settings.host_names.clone(),
-            origins: settings.origins.clone(),
+            origins: settings.origins.iter().map(|it| Origin::new(it)).collect(),
         },
         cluster,
     }

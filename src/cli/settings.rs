@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::env_file::{self, Assignment};
+use super::places::{addresses, host_names, origins, peers, zones};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use crate::base::limits::SHARDS_MAX;
 
@@ -48,6 +49,8 @@ pub struct Settings {
     pub wal_commit_interval: Duration,
     pub wal_records_per_group_max: usize,
     pub virtual_nodes: u32,
+    /// Members and their zones.
+    pub zones: Vec<(String, String)>,
     pub replication_factor: u32,
     pub write_quorum: u32,
     pub read_quorum: u32,
@@ -167,7 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "CORS_ORIGINS",
         flag: Some("cors-origins"),
         default: "",
-        help: "origins whose web pages may send requests, as https://app.example, separated by commas; they get no CORS fields",
+        help: "origins whose web pages may send requests and read the answers, as https://app.example, separated by commas",
         set: |s, v| put(&mut s.origins, origins(v)),
     },
     Setting {
@@ -244,6 +247,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "10",
         help: "points of each node on the hash ring",
         set: |s, v| put(&mut s.virtual_nodes, whole(v, 1..=1024)),
+    },
+    Setting {
+        env: "CLUSTER_ZONES",
+        flag: None,
+        default: "",
+        help: "what fails together, as localhost:8081=a,localhost:8082=b with members as in -peers; copies of a key go to different zones; the same on all members",
+        set: |s, v| put(&mut s.zones, zones(v)),
     },
     Setting {
         env: "CLUSTER_REPLICATION_FACTOR",
@@ -395,7 +405,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
         .iter()
         .map(|row| (strsim::damerau_levenshtein(row.env, &name), row))
         .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, row)| *distance * 3 <= row.env.len())
+        .filter(|(distance, row)| *distance * 4 <= row.env.len())
         .map(|(_, row)| row)
 }
 
@@ -431,7 +441,7 @@ fn path(value: &str) -> Result<String, String> {
     Ok(value.to_string())
 }
 
-fn whole<T: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<T, String> {
+pub(super) fn whole<T: TryFrom<u64>>(value: &str, range: RangeInclusive<u64>) -> Result<T, String> {
     // Digits alone: Rust's own parser takes "+1".
     Some(value)
         .filter(|value| value.bytes().all(|b| b.is_ascii_digit()))
@@ -473,97 +483,6 @@ pub(super) fn truth(value: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("true or false".to_string()),
     }
-}
-
-/// The parts of a list separated by commas, white space and empty parts gone.
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-}
-
-fn peers(value: &str) -> Result<Vec<String>, String> {
-    list(value)
-        .map(|peer| match peer.rsplit_once(':') {
-            Some((host, port)) if is_host(host) && whole::<u16>(port, 1..=65535).is_ok() => {
-                Ok(peer.to_string())
-            }
-            _ => Err("host:port entries separated by commas, without http://".to_string()),
-        })
-        .collect()
-}
-
-/// A host name, an IPv4 address, or an IPv6 address in brackets.
-fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => is_host_name(host),
-    }
-}
-
-fn is_host_name(name: &str) -> bool {
-    let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    !name.is_empty() && name.bytes().all(clean)
-}
-
-fn addresses(value: &str) -> Result<Vec<IpAddr>, String> {
-    let mut addresses = Vec::new();
-    for part in list(value) {
-        let bare = part.trim_start_matches('[').trim_end_matches(']');
-        let named: &[IpAddr] = match bare.parse() {
-            Ok(address) => &[address],
-            Err(_) if part == "localhost" => &[
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ],
-            Err(_) => &[],
-        };
-        if named.is_empty() {
-            addresses.clear();
-            break;
-        }
-        for address in named {
-            if !addresses.contains(address) {
-                addresses.push(*address);
-            }
-        }
-    }
-    if addresses.is_empty() {
-        return Err("IP addresses or localhost, separated by commas, without a port".to_string());
-    }
-    Ok(addresses)
-}
-
-fn host_names(value: &str) -> Result<Vec<String>, String> {
-    list(value)
-        .map(|name| {
-            if is_host_name(name) {
-                Ok(name.to_ascii_lowercase())
-            } else {
-                Err("host names separated by commas, without a port".to_string())
-            }
-        })
-        .collect()
-}
-
-fn origins(value: &str) -> Result<Vec<String>, String> {
-    list(value)
-        .map(|origin| {
-            let authority = origin
-                .strip_prefix("https://")
-                .or_else(|| origin.strip_prefix("http://"));
-            match authority {
-                Some(rest) if !rest.is_empty() && !rest.contains(['/', '*', '?', '@']) => {
-                    Ok(origin.to_ascii_lowercase())
-                }
-                _ => Err(
-                    "origins like https://app.example, without a path, separated by commas"
-                        .to_string(),
-                ),
-            }
-        })
-        .collect()
 }
 
 impl fmt::Display for Source {
@@ -715,6 +634,18 @@ mod tests {
             ("WAL_COMMIT_INTERVAL", &["5", "2s"]),
             ("WAL_MAX_BATCH_SIZE", &["0"]),
             ("CLUSTER_VIRTUAL_NODES", &["0"]),
+            (
+                "CLUSTER_ZONES",
+                &[
+                    "a:1",
+                    "a:1=",
+                    "=x",
+                    "a=x",
+                    "a:1=x;b:1=y",
+                    "a:1=x=y",
+                    "a:1=\u{e9}",
+                ],
+            ),
             ("CLUSTER_REPLICATION_FACTOR", &["0"]),
             ("CLUSTER_WRITE_QUORUM", &["0"]),
             ("CLUSTER_READ_QUORUM", &["0"]),

@@ -97,6 +97,8 @@ pub struct Change {
     pub from: PeerState,
     pub to: PeerState,
     pub cause: Cause,
+    /// Of a return, how long it was Down; else for how long nothing was heard.
+    pub lasted: Duration,
 }
 
 /// All peers as one core sees them. One per core, owned by it; calls do not overlap.
@@ -202,6 +204,10 @@ impl Detector {
                     from: peer.told,
                     to: peer.state,
                     cause: peer.cause,
+                    lasted: now.since(match (peer.told, peer.downs[0]) {
+                        (PeerState::Down, Some(fallen)) => fallen,
+                        _ => peer.heard,
+                    }),
                 });
                 peer.told = peer.state;
             }
@@ -338,11 +344,13 @@ mod tests {
                     from,
                     to,
                     cause,
+                    lasted,
                 } = change;
                 writeln!(
                     self.said,
-                    "{} {node} {from:?} -> {to:?}, {cause:?}",
-                    self.now
+                    "{} {node} {from:?} -> {to:?}, {cause:?} {}",
+                    self.now,
+                    lasted.as_millis()
                 )
                 .expect("a string takes all");
             }

@@ -32,6 +32,7 @@
 //! What it does not do: it knows neither sockets nor frames nor clocks, and liveness ([`PeerState`]) never changes
 //! ownership: it only decides whom to ask.
 
+pub mod clock;
 pub mod cover;
 pub mod health;
 pub mod hints;

@@ -25,7 +25,10 @@
 //! - What could not be read is a failure, never an absence.
 //!
 //! What it does not do: it keeps no timer (the driver says when to hedge and when time is over), and repairs no
-//! replica that has not answered, except to make up for one whose repair failed.
+//! replica that has not answered, except to make up for one whose repair failed. So one that answered that it cannot
+//! read the key is sent nothing: what it cannot read may be newer than all the others have, and an older entry on top
+//! would turn an error into a stale answer; and an entry of a version it has met does not end the search of its store
+//! before the damaged block (`store::lookup`), so the next read would fail all the same, and send it again.
 
 use std::fmt;
 

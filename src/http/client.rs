@@ -309,6 +309,7 @@ mod tests {
         keep_alive: true,
         http10: false,
         head_only: false,
+        cors: None,
     };
 
     /// Everything the client makes of these bytes cut into pieces of `step`; `|` marks the end of input.

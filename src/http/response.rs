@@ -5,6 +5,7 @@
 //! Content-Type: ...          Kind
 //! Server, nosniff, Date      date::Date
 //! Connection: ...            only when it is not what the version implies
+//! Access-Control-...         only to pages of a listed origin
 //! <extra lines>
 //! Content-Length: 11         or Transfer-Encoding: chunked, or neither (1.0 stream, 204, 304)
 //!
@@ -28,6 +29,8 @@ pub struct Frame {
     pub http10: bool,
     /// HEAD: every header as for GET, no body.
     pub head_only: bool,
+    /// Fields for a page of another site that may read the answer, whole lines.
+    pub cors: Option<&'static str>,
 }
 
 impl Frame {
@@ -37,6 +40,7 @@ impl Frame {
             keep_alive: request.keep_alive,
             http10: request.http10,
             head_only: request.method == Method::Head,
+            cors: None,
         }
     }
 
@@ -45,6 +49,7 @@ impl Frame {
         keep_alive: false,
         http10: false,
         head_only: false,
+        cors: None,
     };
 
     /// Appends a whole answer. `extra`: further fields, names ours, values from anywhere.
@@ -127,6 +132,9 @@ impl Frame {
             (false, true) => {}
             (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (_, false) => out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        if let Some(cors) = self.cors {
+            out.extend_from_slice(cors.as_bytes());
         }
         for (name, value) in extra {
             out.extend_from_slice(name.as_bytes());
@@ -242,6 +250,7 @@ mod tests {
         keep_alive: true,
         http10: false,
         head_only: false,
+        cors: None,
     };
     const COMMON: &str = "Server: kvstore\r\nX-Content-Type-Options: nosniff\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
 

@@ -168,7 +168,7 @@ impl Pen {
             env!("CARGO_PKG_VERSION")
         );
         let code = match status {
-            "mismatch" => Status::ServiceUnavailable,
+            "mismatch" | "joining" | "clock_skew" => Status::ServiceUnavailable,
             _ => Status::Ok,
         };
         self.count(code);
@@ -177,9 +177,19 @@ impl Pen {
     }
 
     pub(crate) fn options(&mut self, out: &mut Vec<u8>, form: Form, allow: &str) {
-        let extra: [(&str, &[u8]); 1] = [("Allow", allow.as_bytes())];
-        form.frame
-            .answer(out, &self.date, Status::NoContent, Kind::Text, &extra, b"");
+        let extra: [(&str, &[u8]); 4] = [
+            ("Allow", allow.as_bytes()),
+            // The rest is for browsers that ask before a page of a listed origin may send.
+            ("Access-Control-Allow-Methods", allow.as_bytes()),
+            ("Access-Control-Allow-Headers", b"Content-Type, X-KV-After"),
+            ("Access-Control-Max-Age", b"600"),
+        ];
+        let shown = match form.frame.cors {
+            Some(_) => &extra[..],
+            None => &extra[..1],
+        };
+        let (frame, date) = (form.frame, &self.date);
+        frame.answer(out, date, Status::NoContent, Kind::Text, shown, b"");
     }
 
     pub(crate) fn count(&mut self, status: Status) {
@@ -221,6 +231,7 @@ mod tests {
             keep_alive: true,
             http10: false,
             head_only: false,
+            cors: None,
         },
         json: false,
     };

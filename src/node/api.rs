@@ -167,7 +167,7 @@ fn decode_head<'a>(
     if guarded && !hosts::is_ours(request.host, &door.host_names) {
         return Err(Refusal::ForeignHost);
     }
-    if request.is_cross_site() && !door.is_open_to(request.origin) {
+    if request.is_cross_site() && door.cors_of(request.origin).is_none() {
         return Err(Refusal::CrossSite);
     }
     if request.path == b"*" {
@@ -335,6 +335,7 @@ pub(crate) enum Access {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hosts::Origin;
     use super::*;
     use crate::http::parser::{Next, Parser};
 
@@ -344,7 +345,7 @@ mod tests {
         let bytes = text.replace('\n', "\r\n");
         let door = Door {
             host_names: vec!["kv.example".into()],
-            origins: vec!["https://app.example".into()],
+            origins: vec![Origin::new("https://app.example")],
         };
         match parser.next(bytes.as_bytes(), &|head| judge(head, &door, false)) {
             Next::Request { request, .. } => match decode(&request, &door, true) {

@@ -16,8 +16,9 @@
 //! more than it follows others (`CLOCK_SKEW_MAX`), or it began ahead of it and gains one millisecond per 65536 stamps;
 //! each renewal allows for both. Only a wall clock that leaps ahead and a crash within the same turn escape it.
 //!
-//! A stop in order lowers the ceiling to what was really reached, or the clocks of every restart would begin seconds
-//! ahead of the wall, and the writes of other members lose against ours for so long. After a crash they do.
+//! A stop in order lowers the ceiling to what was really reached. After a crash the next start waits until the wall clock
+//! is there: clocks that begin ahead of it would stamp versions against which the writes of other members lose. Only
+//! where the wall clock was set back, and the wait would be long, they begin ahead.
 
 use std::io;
 use std::path::Path;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::NodeError;
 use super::route::Router;
 use crate::base::limits::CLOCK_SKEW_MAX;
-use crate::base::sealed::{seal, unseal};
+use crate::base::sealed::{self, Bad};
 use crate::base::time::Instant;
 use crate::base::version::Version;
 use crate::rt::Rt;
@@ -37,12 +38,19 @@ use crate::rt::Rt;
 pub(super) const FILE: &str = "CLOCK";
 /// Newest form of it.
 const FORMAT: u32 = 1;
-/// How far ahead of the wall clock a ceiling is set.
-const AHEAD: Duration = Duration::from_secs(5);
+/// How far ahead of the wall clock a ceiling is set: what a start after a crash waits at most, but for `CLOCK_SKEW_MAX`.
+const AHEAD: Duration = Duration::from_secs(2);
 /// It is raised so often, and when the wall clock is nearer to it than this leaves.
-const RENEWAL: Duration = Duration::from_secs(4);
-/// What a clock that is ahead of the wall may gain between two renewals: sixteen million stamps a second.
-const GAIN: Duration = Duration::from_secs(1);
+const RENEWAL: Duration = Duration::from_secs(1);
+/// What a clock that is ahead of the wall may gain between two renewals: six million stamps a second.
+const GAIN: Duration = Duration::from_millis(100);
+
+/// Farther than this the wall clock was set back, and is not waited for.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+
+const _: () = assert!(
+    AHEAD.as_millis() + CLOCK_SKEW_MAX.as_millis() + GAIN.as_millis() < WAIT_MAX.as_millis()
+);
 
 /// The ceiling as core 0 keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +104,7 @@ pub(super) async fn read(rt: &Rt, dir: &Path) -> Result<u64, NodeError> {
     let (why, kind) = match rt.read_whole(&path).await {
         Ok(bytes) => match decode(&bytes) {
             Ok(ms) => return Ok(ms),
-            Err(why) => (why, None),
+            Err(bad) => (bad.to_string(), None),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => (error.to_string(), Some(error.kind())),
@@ -105,22 +113,24 @@ pub(super) async fn read(rt: &Rt, dir: &Path) -> Result<u64, NodeError> {
     Err(NodeError::File { why, kind })
 }
 
+/// After a crash: waits until the wall clock has passed all that was stamped, if that is near.
+pub(super) async fn wait_for_wall(rt: &Rt, ceiling: Version) {
+    let ahead = Duration::from_millis(ceiling.wall_ms().saturating_sub(rt.wall_ms()));
+    if !ahead.is_zero() && ahead <= WAIT_MAX {
+        rt.sleep(ahead).await;
+    }
+}
+
 fn encode(ceiling_ms: u64) -> Vec<u8> {
     let line = Line {
         format: FORMAT,
         ceiling_ms,
     };
-    seal(&serde_json::to_string(&line).expect("numbers are JSON"))
+    sealed::encode(&line)
 }
 
-fn decode(bytes: &[u8]) -> Result<u64, String> {
-    let line: Line = serde_json::from_str(unseal(bytes)?).map_err(|error| error.to_string())?;
-    match line.format {
-        FORMAT => Ok(line.ceiling_ms),
-        format => Err(format!(
-            "written in format {format}, this program knows format {FORMAT}"
-        )),
-    }
+fn decode(bytes: &[u8]) -> Result<u64, Bad> {
+    sealed::decode(bytes, FORMAT).map(|line: Line| line.ceiling_ms)
 }
 
 fn millis(span: Duration) -> u64 {
@@ -184,23 +194,27 @@ mod tests {
         Instant(seconds * 1_000_000_000)
     }
 
+    fn half(halves: u64) -> Instant {
+        Instant(halves * 500_000_000)
+    }
+
     #[test]
     fn it_stays_ahead_of_the_wall_and_of_clocks_that_began_ahead_of_it() {
         let mut ceiling = Ceiling::new(0);
         assert!(ceiling.look(at(0), 10_000));
         ceiling.raise(at(0));
-        assert!(ceiling.ms >= 15_500 && ceiling.ms < 16_000, "{ceiling:?}");
-        assert!(!ceiling.look(at(3), 13_000), "{ceiling:?}");
-        assert!(ceiling.look(at(4), 14_000));
+        assert!(ceiling.ms >= 12_500 && ceiling.ms < 14_000, "{ceiling:?}");
+        assert!(!ceiling.look(half(1), 10_500), "{ceiling:?}");
+        assert!(ceiling.look(at(1), 11_000));
         let before = ceiling;
-        ceiling.raise(at(4));
+        ceiling.raise(at(1));
         assert!(ceiling.ms > before.ms);
-        assert!(!ceiling.look(at(5), 15_000));
-        assert!(ceiling.look(at(5), 900_000), "the wall clock has leapt");
-        ceiling.raise(at(5));
-        assert!(ceiling.ms >= 905_500);
+        assert!(!ceiling.look(half(3), 11_500));
+        assert!(ceiling.look(half(3), 900_000), "the wall clock has leapt");
+        ceiling.raise(half(3));
+        assert!(ceiling.ms >= 902_500);
         // Set back again: nothing that was reached is forgotten, and stamps go on above it.
-        for second in [9, 13, 17] {
+        for second in [3, 5, 7] {
             let before = ceiling;
             assert!(ceiling.look(at(second), 20_000));
             ceiling.raise(at(second));
@@ -212,7 +226,7 @@ mod tests {
         let mut ahead = Ceiling::new(1_000_000);
         ahead.look(at(0), 10_000);
         ahead.raise(at(0));
-        assert!(ahead.ms >= 1_005_000);
+        assert!(ahead.ms >= 1_002_000);
         let before = ahead;
         ahead.raise(at(4));
         assert!(ahead.ms > before.ms, "they gain on it with every stamp");
@@ -226,7 +240,6 @@ mod tests {
             "{\"format\":1,\"ceiling_ms\":1764000005500}\ncrc32:9015f5aa\n"
         );
         assert_eq!(decode(&bytes), Ok(1_764_000_005_500));
-        assert!(decode(&seal("{\"format\":2,\"ceiling_ms\":1}")).is_err());
         assert!(decode(&bytes[..20]).is_err());
     }
 }

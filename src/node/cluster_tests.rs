@@ -129,6 +129,18 @@ impl Town {
 
     /// Starts a node, again if it runs, and waits until it has announced itself.
     fn boot(&self, node: u16) {
+        let announced = self.launch(node);
+        for _ in 0..10_000 {
+            self.world.run_for(Duration::from_millis(1));
+            if announced.get() {
+                return;
+            }
+        }
+        panic!("{}: node {node} did not start", self.seed());
+    }
+
+    /// Starts a node, again if it runs; whether it has announced itself.
+    fn launch(&self, node: u16) -> Rc<Cell<bool>> {
         let announced = Rc::new(Cell::new(false));
         let setup = self.setup(node);
         setup.log.borrow_mut().clear();
@@ -141,13 +153,7 @@ impl Town {
             let node = run(rt.clone(), port, self.config(node), Box::new(announce), log);
             rt.spawn(async move { drop(node.await) });
         }
-        for _ in 0..10_000 {
-            self.world.run_for(Duration::from_millis(1));
-            if announced.get() {
-                return;
-            }
-        }
-        panic!("{}: node {node} did not start", self.seed());
+        announced
     }
 
     /// As [`Town::boot`], taking a member in whatever it has.
@@ -190,6 +196,16 @@ impl Town {
         panic!("{}: {health} lacks {wanted}; {log:#?}", self.seed());
     }
 
+    /// Of all its cores.
+    fn metric(&self, node: u16, name: &str) -> u64 {
+        let metrics = self.ask(node, &get("/metrics"));
+        let (_, rest) = metrics
+            .split_once(&format!("\"{name}\":"))
+            .expect("a metric");
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    }
+
     fn logged(&self, node: u16, part: &str) -> bool {
         let log = self.setup(node).log.borrow();
         log.iter().any(|line| line.contains(part))
@@ -221,6 +237,28 @@ fn uuid(node: u128) -> String {
     format!("{node:032x}")
 }
 
+/// Its own clients get nothing from an empty store, and are told what to do.
+fn gets_nothing_from(town: &Town, node: u16) {
+    for request in [
+        put("k1", "w"),
+        get("/get?key=k1"),
+        get("/scan"),
+        post("/delete?key=k1", ""),
+        post("/batch", "{\"items\":[{\"key\":\"k1\",\"value\":\"w\"}]}"),
+    ] {
+        let refused = town.ask(node, &request);
+        assert!(refused.starts_with("503 "), "{refused}");
+        let remedy = "start each member that refuses it once with -accept-member b:1";
+        assert!(refused.contains(remedy), "{refused}");
+        let json = request.replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+        let refused = town.ask(node, &json);
+        assert!(refused.contains("\"error\":\"not_accepted\""), "{refused}");
+        let writes = !request.starts_with("GET");
+        let outcome = refused.contains("\"outcome\":\"not_applied\"");
+        assert_eq!(outcome, writes, "{refused}");
+    }
+}
+
 #[test]
 fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everything() {
     for seed in 0..6 {
@@ -247,6 +285,13 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
                 "SEED={seed}: the new one hears of it too, {heard:#?}"
             );
         }
+        // Of what a stranger misses only the slice is noted.
+        let one = put("k40", "v").replace("/put ", "/put?consistency=one ");
+        assert_eq!(town.ask(A, &one), "200 OK", "SEED={seed}");
+        town.world.run_for(Duration::from_secs(5));
+        let noted = ["hints_kept", "hint_bytes", "dirty_slices"].map(|name| town.metric(A, name));
+        assert_eq!(noted, [0, 0, 1], "SEED={seed}");
+        gets_nothing_from(&town, B);
         // What is known outlives a restart, and the stranger counts for no write.
         town.boot(A);
         town.until(A, "{\"name\":\"b:1\",\"state\":\"mismatch\"}");
@@ -276,10 +321,99 @@ fn a_member_with_a_new_disk_is_refused_until_it_is_accepted_and_then_sent_everyt
         town.world.kill(ip_of(A));
         town.world.kill(ip_of(C));
         town.until(B, "\"status\":\"degraded\"");
-        for n in 0..40 {
+        for n in 0..=40 {
             let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
             assert_eq!(answer, "200 v", "SEED={seed} k{n}");
         }
+    }
+}
+
+/// More than one page of each shard: it dies while some have come and some have not.
+#[test]
+fn a_member_that_dies_while_it_is_sent_everything_gets_the_rest() {
+    const KEYS: usize = 2400;
+    let mut midway = 0;
+    for seed in 0..10 {
+        let town = Town::whole(seed);
+        let value = "v".repeat(300);
+        for first in (0..KEYS).step_by(200) {
+            let items: Vec<String> = (first..first + 200)
+                .map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"{value}\"}}"))
+                .collect();
+            let body = format!("{{\"items\":[{}]}}", items.join(","));
+            let done = town.ask(A, &post("/batch?consistency=all", &body));
+            assert_eq!(done, "200 Batch Processed", "SEED={seed}");
+        }
+        town.world.kill(ip_of(C));
+        town.wipe(B, 201);
+        town.boot(B);
+        town.boot_accepting(A, B);
+        for round in 0..3 {
+            let before = town.metric(B, "memtable_bytes");
+            for _ in 0..5_000 {
+                if town.metric(B, "memtable_bytes") > before {
+                    break;
+                }
+                town.world.run_for(Duration::from_millis(1));
+            }
+            midway += u32::from(town.metric(A, "dirty_slices") > 0);
+            match round {
+                0 => town.world.crash(ip_of(B)),
+                1 => town.world.kill(ip_of(B)),
+                // What was left to do is known after a restart, too.
+                _ => town.world.crash(ip_of(A)),
+            }
+            town.boot(if round == 2 { A } else { B });
+        }
+        town.until(A, "{\"name\":\"b:1\",\"state\":\"up\"}");
+        town.world.run_for(SOON);
+        assert_eq!(town.metric(A, "dirty_slices"), 0, "SEED={seed}");
+        town.world.kill(ip_of(A));
+        town.until(B, "\"status\":\"degraded\"");
+        for n in 0..KEYS {
+            let answer = town.ask(B, &get(&format!("/get?key=k{n}")));
+            assert_eq!(answer, format!("200 {value}"), "SEED={seed} k{n}");
+        }
+    }
+    assert!(midway > 10, "{midway} deaths came midway");
+}
+
+/// It cannot know that it has lost its disk before others say so, and says nothing of its data until then.
+#[test]
+fn a_new_data_directory_answers_nobody_before_the_members_are_heard() {
+    for seed in 0..6 {
+        let town = Town::whole(seed);
+        let all = put("k", "v").replace("/put ", "/put?consistency=all ");
+        assert_eq!(town.ask(A, &all), "200 OK", "SEED={seed}");
+        town.wipe(B, 201);
+        for other in [A, C] {
+            town.world.partition(ip_of(other), ip_of(B));
+            town.world.partition(ip_of(B), ip_of(other));
+        }
+        let announced = town.launch(B);
+        let (mut joining, mut refused) = (0, 0);
+        for round in 0..60 {
+            town.world.run_for(Duration::from_millis(50));
+            if round == 15 {
+                town.world.heal();
+            }
+            let answer = town.ask(B, &get("/get?key=k"));
+            joining += u32::from(answer.starts_with("503 this node has a new data directory"));
+            refused += u32::from(answer.contains("-accept-member b:1"));
+            assert!(!answer.starts_with("404"), "SEED={seed}: {answer}");
+            assert!(round >= 15 || !announced.get(), "SEED={seed}");
+        }
+        assert!(joining > 8, "SEED={seed}: {joining}");
+        assert!(refused > 0 && announced.get(), "SEED={seed}");
+        // Out of reach of all others it serves what it has: a first node of a cluster looks the same.
+        for other in [A, C] {
+            town.world.kill(ip_of(other));
+        }
+        town.boot(B);
+        assert!(
+            town.ask(B, &get("/get?key=k")).starts_with("404"),
+            "SEED={seed}"
+        );
     }
 }
 
@@ -364,7 +498,10 @@ fn stamps_go_on_above_all_before_when_the_wall_clock_is_set_back() {
             } else {
                 town.stop(A);
             }
-            town.world.set_skew_ms(ip_of(A), -3_600_000 * round);
+            // All of them: one that is set back alone takes no writes.
+            for node in [A, B, C] {
+                town.world.set_skew_ms(ip_of(node), -3_600_000 * round);
+            }
             town.boot(A);
             for other in ["b:1", "c:1"] {
                 town.until(A, &format!("{{\"name\":\"{other}\",\"state\":\"up\"}}"));
@@ -398,6 +535,99 @@ fn after_a_stop_in_order_writes_of_other_members_win_at_once() {
     }
 }
 
+/// After a crash it waits for the wall clock instead.
+#[test]
+fn after_a_crash_writes_of_other_members_win_at_once() {
+    for seed in 0..8 {
+        let town = Town::whole(seed);
+        town.world.run_for(Duration::from_millis(300 * seed));
+        town.world.crash(ip_of(A));
+        town.boot(A);
+        for (node, value) in [(A, "1"), (B, "2")] {
+            let all = put("k", value).replace("/put ", "/put?consistency=all ");
+            while !town.ask(node, &all).starts_with("200") {
+                town.world.run_for(Duration::from_millis(20));
+            }
+        }
+        assert_eq!(town.ask(C, &get("/get?key=k")), "200 2", "SEED={seed}");
+    }
+}
+
+#[test]
+fn a_node_whose_clock_is_far_from_the_others_takes_no_writes() {
+    for (seed, skew_ms) in [(0, 3_600_000), (1, -3_600_000), (2, 700), (3, -700)] {
+        let town = Town::whole(seed);
+        let all = |value: &str| put("k", value).replace("/put ", "/put?consistency=all ");
+        assert_eq!(town.ask(A, &all("1")), "200 OK", "SEED={seed}");
+        town.world.set_skew_ms(ip_of(A), skew_ms);
+        town.until(A, "\"status\":\"clock_skew\"");
+        let refused = town.ask(A, &all("2"));
+        let side = if skew_ms > 0 { "ahead of" } else { "behind" };
+        assert!(
+            refused.starts_with("503 this node's clock is "),
+            "{refused}"
+        );
+        assert!(refused.contains(side), "SEED={seed}: {refused}");
+        let json = all("2").replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+        let refused = town.ask(A, &json);
+        assert!(refused.contains("\"error\":\"clock_skew\""), "{refused}");
+        assert!(refused.contains("\"outcome\":\"not_applied\""), "{refused}");
+        assert!(
+            town.logged(A, "it takes no writes from clients"),
+            "SEED={seed}"
+        );
+        // It reads, and keeps what is written through others.
+        assert_eq!(town.ask(A, &get("/get?key=k")), "200 1", "SEED={seed}");
+        town.until(B, "\"status\":\"ok\"");
+        assert_eq!(town.ask(B, &all("3")), "200 OK", "SEED={seed}");
+        // A sharp sample of before is preferred for five seconds.
+        town.world.run_for(Duration::from_secs(6));
+        assert!(town.logged(B, "the clock of peer a:1"), "SEED={seed}");
+        assert_eq!(town.ask(A, &get("/get?key=k")), "200 3", "SEED={seed}");
+        town.world.set_skew_ms(ip_of(A), 0);
+        town.until(A, "\"status\":\"ok\"");
+        assert_eq!(town.ask(A, &all("4")), "200 OK", "SEED={seed}");
+    }
+}
+
+/// However many cores see it.
+#[test]
+fn the_log_has_one_line_when_a_peer_goes_and_one_when_it_is_back() {
+    for seed in [1, 3, 5] {
+        let town = Town::whole(seed);
+        let down = "{\"name\":\"b:1\",\"state\":\"down\"}";
+        // Members start one after another, and of that there are lines too.
+        town.world.run_for(SOON);
+        town.setup(A).log.borrow_mut().clear();
+        match seed % 3 {
+            0 => town.world.crash(ip_of(B)),
+            1 => town.stop(B),
+            _ => {
+                town.world.partition(ip_of(A), ip_of(B));
+                town.world.partition(ip_of(B), ip_of(A));
+            }
+        }
+        town.until(A, down);
+        town.world.run_for(SOON);
+        match seed % 3 {
+            2 => town.world.heal(),
+            _ => town.boot(B),
+        }
+        town.until(A, "\"status\":\"ok\"");
+        town.world.run_for(SOON);
+        let log = town.setup(A).log.borrow();
+        assert_eq!(log.len(), 2, "SEED={seed}: {log:#?}");
+        assert!(
+            log[0].starts_with("peer b:1 is down: "),
+            "SEED={seed}: {log:#?}"
+        );
+        assert!(
+            log[1].starts_with("peer b:1 is back after "),
+            "SEED={seed}: {log:#?}"
+        );
+    }
+}
+
 #[test]
 fn a_clock_file_that_makes_no_sense_is_refused() {
     let town = Town::whole(3);
@@ -411,7 +641,7 @@ fn a_clock_file_that_makes_no_sense_is_refused() {
         port,
         town.config(A),
         Box::new(|_| {}),
-        Rc::new(|_| {}),
+        Rc::new(|_: &str| {}),
     );
     let refused = town.world.run(&rt, node);
     let text = format!("{refused:?}");

@@ -102,6 +102,10 @@ impl Conn {
 
     /// Does everything that has become possible, sends what there is, and decides how to go on.
     pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) -> Fate {
+        if self.link.eof && !self.stalled {
+            // No request will follow, so the answer to the last one may say that it is the last.
+            self.link.pipeline.mark_last();
+        }
         loop {
             if self.link.drain(turn) == Fate::Close {
                 return Fate::Close;
@@ -211,6 +215,7 @@ impl Conn {
                     self.link.owes_continue = false;
                     let mut form = Form::of(&request);
                     form.frame.keep_alive &= !turn.stopping;
+                    form.frame.cors = door.cors_of(request.origin);
                     match api::decode(&request, door, guarded) {
                         Ok(Op::Peer) => {
                             let fields = request.fields.to_vec();

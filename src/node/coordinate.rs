@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::Journal;
 use super::answer::Written;
 use super::ceiling::{self, Ceiling};
 use super::cluster::{Cluster, Level};
@@ -28,6 +29,7 @@ use super::msg::Reply;
 use super::peers::{Arrived, NotSent, Peers};
 use super::route::{Place, Router};
 use super::small_file::SmallFile;
+use super::view::View;
 use super::writing::write_event;
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
@@ -46,6 +48,8 @@ pub(crate) struct Member {
     pub ring: Rc<Ring>,
     pub peers: Peers,
     pub identity: Rc<Identity>,
+    /// How each core sees the cluster, by core, as it last said.
+    pub views: Vec<View>,
     /// For each shard of this core, in order.
     pub hints: Vec<ShardHints>,
     /// The data directory.
@@ -85,13 +89,14 @@ impl Member {
         facts: &Rc<Cluster>,
         identity: &Rc<Identity>,
         dir: &Path,
-        log: Rc<dyn Fn(&str)>,
+        journal: Journal,
     ) -> Member {
         Member {
             ring: Rc::new(Ring::new(&facts.topology)),
-            peers: Peers::new(rt, facts, identity, log),
+            peers: Peers::new(rt, facts, identity, journal),
             facts: Rc::clone(facts),
             identity: Rc::clone(identity),
+            views: vec![View::default(); usize::from(identity.cores)],
             hints: Vec::new(),
             dir: dir.to_owned(),
             members_file: SmallFile::new(dir.join(known::FILE)),
@@ -156,20 +161,20 @@ impl Router {
 
     /// W of a request that wants `level`.
     pub(crate) fn write_needed(&self, level: Level) -> Result<u16, Refusal> {
-        let default = self
-            .member
-            .as_ref()
-            .map_or(1, |member| member.facts.write_quorum);
-        self.needed(level, default)
+        let Some(member) = &self.member else {
+            return self.needed(level, 1);
+        };
+        self.may_serve(member, true)?;
+        self.needed(level, member.facts.write_quorum)
     }
 
     /// R of a request that wants `level`.
     pub(crate) fn read_needed(&self, level: Level) -> Result<u16, Refusal> {
-        let default = self
-            .member
-            .as_ref()
-            .map_or(1, |member| member.facts.read_quorum);
-        self.needed(level, default)
+        let Some(member) = &self.member else {
+            return self.needed(level, 1);
+        };
+        self.may_serve(member, false)?;
+        self.needed(level, member.facts.read_quorum)
     }
 
     fn needed(&self, level: Level, default: u16) -> Result<u16, Refusal> {
@@ -273,7 +278,7 @@ impl Router {
                 },
             ),
             What::Page(stream) => self.on_peer_page(ticket, stream, heard),
-            What::Handoff(at) => self.on_handoff(at, node, &heard),
+            What::Handoff(at) => self.on_handoff(at, node, ticket, &heard),
         }
     }
 

@@ -85,7 +85,9 @@ pub(crate) struct Core<'r> {
     /// Cores that have nothing to ask any more; this one too once `drained`.
     cores_drained: usize,
     drained: bool,
-    /// Core 0: cores that do not accept yet, and what to do when all do.
+    /// This core accepts connections and knows whether it may answer them.
+    is_ready: bool,
+    /// Core 0: cores of which that is not true yet, and what to do when all are ready.
     cores_mute: usize,
     announce: Option<(Announce, Started)>,
 }
@@ -102,6 +104,7 @@ impl<'r> Core<'r> {
         Core {
             rt: rt.clone(),
             net,
+            is_ready: false,
             cores_mute: router.owners.cores(),
             router,
             conns: Map::default(),
@@ -131,13 +134,11 @@ impl<'r> Core<'r> {
 
     /// Serves until the node is to stop and all cores have finished what they had begun.
     pub(crate) async fn serve(&mut self) -> io::Result<()> {
-        if self.rt.core() == 0 {
-            self.on_listening();
-        } else {
-            self.router.port.send(0, Msg(Kind::Listening));
-        }
         loop {
             self.served_now = 0;
+            if !self.is_ready && self.router.is_sure() {
+                self.become_ready();
+            }
             let worked = self.turn()?;
             if self.drained && self.cores_drained >= self.router.owners.cores() {
                 return Ok(());
@@ -150,6 +151,15 @@ impl<'r> Core<'r> {
             } else {
                 self.park().await?;
             }
+        }
+    }
+
+    fn become_ready(&mut self) {
+        self.is_ready = true;
+        if self.rt.core() == 0 {
+            self.on_listening();
+        } else {
+            self.router.port.send(0, Msg(Kind::Listening));
         }
     }
 
@@ -238,6 +248,7 @@ impl<'r> Core<'r> {
                     }
                 }
                 Kind::Met(name, node) => self.router.met(&name, node),
+                Kind::Saw(view) => self.router.saw(from, view),
                 // Both belong to the start, which is over.
                 Kind::Opened(_) | Kind::Listen => {}
             }
@@ -268,7 +279,7 @@ impl<'r> Core<'r> {
         looks.is_multiple_of(LOOKS_PER_CLOCK) && self.rt.now().since(self.now) >= TURN_BUDGET
     }
 
-    /// Core 0: one more core accepts connections.
+    /// Core 0: one more core is ready.
     fn on_listening(&mut self) {
         self.cores_mute -= 1;
         if self.cores_mute == 0

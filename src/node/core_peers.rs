@@ -55,8 +55,10 @@ impl Core<'_> {
 
     fn end_served(&mut self, token: Token, ended: &Ended) {
         self.net.close(token);
-        if let Some(served) = self.served.remove(&token) {
-            let line = format!("link of peer {}: {}", served.name(), ended.0);
+        if let Some(served) = self.served.remove(&token)
+            && let Ended::Fault(why) = ended
+        {
+            let line = format!("link of peer {}: {why}", served.name());
             let log = &*self.router.log;
             self.router.grumble.tell(log, self.now, &line, &line);
         }
@@ -99,12 +101,13 @@ impl Core<'_> {
             return;
         }
         member.peers.tick(&mut self.net);
+        self.router.share_view();
         self.router.look_at_handoffs();
         let silent = |served: &Served| self.now.since(served.heard) > SERVED_SILENCE_MAX;
         let gone = self.served.iter().filter(|(_, served)| silent(served));
         let gone: Vec<Token> = gone.map(|(token, _)| *token).collect();
         for token in gone {
-            self.end_served(token, &Ended("it is silent".to_owned()));
+            self.end_served(token, &Ended::Gone);
         }
     }
 

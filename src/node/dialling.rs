@@ -8,8 +8,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::failure::STRANGER;
 use super::greet;
 use super::links::{Link, Phase, Spot, said_no};
+use super::peer_news::Line;
 use super::peers::Peers;
 use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::time::Instant;
@@ -87,6 +89,7 @@ impl Peers {
                 return None;
             }
             let why = said_no(head.status, &bytes[head.bytes..]);
+            self.peers[spot.node.index()].refuses_us |= head.status == STRANGER.code();
             self.disagree(net, spot, &why);
             return None;
         }
@@ -134,7 +137,9 @@ impl Peers {
         let peer = &mut self.peers[spot.node.index()];
         peer.shards = shards;
         peer.mismatch = false;
-        peer.told.clear();
+        peer.refuses_us = false;
+        peer.has_spoken = true;
+        peer.trouble.clear();
         let (from, to) = (usize::from(spot.core), usize::from(core.min(cores - 1)));
         let mut gone = Vec::new();
         if peer.links.len() != usize::from(cores) {
@@ -160,6 +165,7 @@ impl Peers {
             self.hang_up(net, spot.node, token);
         }
         self.detector.on(now, spot.node, health::Event::Heard);
+        self.judge_standing();
         Spot {
             core: to as u16,
             ..spot
@@ -168,7 +174,15 @@ impl Peers {
 
     /// The handshake has failed for a reason that waiting does not mend.
     fn disagree(&mut self, net: &mut Net, spot: Spot, why: &str) {
-        self.peers[spot.node.index()].mismatch = true;
+        let name = &self.facts.topology.members()[spot.node.index()].name;
+        let peer = &mut self.peers[spot.node.index()];
+        let told = std::mem::replace(&mut peer.mismatch, true) && peer.trouble == why;
+        peer.has_spoken = true;
+        if !told {
+            let line = Line::Warn(format!("peer {name}: {why}"));
+            self.tell(&[line]);
+        }
+        self.judge_standing();
         self.lose(net, spot, why);
         let at = self.rt.now() + REDIAL_REFUSED;
         self.link(spot).phase = Phase::Idle(Some(at));

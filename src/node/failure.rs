@@ -67,6 +67,9 @@ impl From<Failed> for Failure {
     }
 }
 
+/// How a member that dials with another data directory is answered; it tells nothing else, so that the dialler knows.
+pub(crate) const STRANGER: Status = Status::Conflict;
+
 /// Why a request gets an error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -86,6 +89,14 @@ pub(crate) enum Refusal {
     BadAfter,
     /// A member that does not belong to this cluster, and why.
     Peer(String),
+    /// A member with another data directory than the one known, and what to do.
+    Stranger(String),
+    /// This node may not answer from what it holds. `write`: something was to be written.
+    NotServing {
+        code: &'static str,
+        why: String,
+        write: bool,
+    },
     Percent,
     Body(BadBody),
     /// A web page of another site asks.
@@ -224,6 +235,7 @@ impl Failure {
 impl Refusal {
     /// The one map from errors to answers.
     pub(crate) fn problem(&self) -> Problem<'_> {
+        let bad = Status::BadRequest;
         let (status, code, text): (_, _, Cow<'_, str>) = match self {
             Refusal::UnknownPath => (Status::NotFound, "no_such_endpoint", ENDPOINTS.into()),
             Refusal::Method { allow } => (
@@ -231,23 +243,19 @@ impl Refusal {
                 "method_not_allowed",
                 format!("method not allowed; allowed: {allow}").into(),
             ),
-            Refusal::MissingKey => (
-                Status::BadRequest,
-                "missing_key",
-                "missing query parameter: key".into(),
-            ),
+            Refusal::MissingKey => (bad, "missing_key", "missing query parameter: key".into()),
             Refusal::KeyTooLong { bytes } => (
-                Status::BadRequest,
+                bad,
                 "key_too_long",
                 format!("key is too long: {bytes} bytes, at most {KEY_BYTES_MAX}").into(),
             ),
             Refusal::BadLimit => (
-                Status::BadRequest,
+                bad,
                 "bad_limit",
                 "limit must be a whole number above 0".into(),
             ),
             Refusal::Percent => (
-                Status::BadRequest,
+                bad,
                 "bad_percent_encoding",
                 BadPercent::TEXT.into(),
             ),
@@ -265,7 +273,7 @@ impl Refusal {
             ),
             Refusal::Store(failure) => failure.words(),
             Refusal::BadLevel { copies } => (
-                Status::BadRequest,
+                bad,
                 "bad_consistency",
                 format!(
                     "consistency is one, quorum or all, w and r a number from 1 to {copies}: a key has {copies} copies"
@@ -273,11 +281,15 @@ impl Refusal {
                 .into(),
             ),
             Refusal::BadAfter => (
-                Status::BadRequest,
+                bad,
                 "bad_version",
                 "X-KV-After must be a version as X-KV-Version spells it".into(),
             ),
             Refusal::Peer(mismatch) => (Status::Forbidden, "not_a_peer", mismatch.as_str().into()),
+            Refusal::Stranger(why) => (STRANGER, "other_directory", why.as_str().into()),
+            Refusal::NotServing { code, why, .. } => {
+                (Status::ServiceUnavailable, *code, why.as_str().into())
+            }
             Refusal::Partial {
                 failed,
                 items,
@@ -304,6 +316,7 @@ impl Refusal {
     pub(crate) fn outcome(&self) -> Option<&'static str> {
         match self {
             Refusal::Store(failure) | Refusal::Partial { failure, .. } => Some(failure.outcome()),
+            Refusal::NotServing { write: true, .. } => Some("not_applied"),
             _ => None,
         }
     }

@@ -1,12 +1,18 @@
 //! The door for members: judges who dials, and says how this node sees its peers.
 
+use super::barrier::tell_others;
 use super::cluster::Cluster;
 use super::coordinate::Member;
 use super::failure::Refusal;
 use super::json;
+use super::msg::Kind;
+use super::peers::Peers;
 use super::route::Router;
 use super::served::Guest;
+use super::standing::Standing;
+use super::view::{Sight, View};
 use crate::base::member::NodeId;
+use crate::cluster::PeerState;
 use crate::http::fields;
 use crate::wire::hello::{self, Hello};
 use crate::wire::proof::Ends;
@@ -39,7 +45,8 @@ impl Router {
             return Err(self.turned_away(theirs.from, "it is no member of this cluster"));
         }
         if let Err(why) = member.peers.judge(theirs.from, theirs.node) {
-            return Err(self.turned_away(theirs.from, &why));
+            self.turned_away(theirs.from, &why);
+            return Err(Refusal::Stranger(why));
         }
         let head = mine.answer_head(
             &theirs,
@@ -68,34 +75,71 @@ impl Router {
         let Some(member) = self.member.as_deref() else {
             return (if stopping { "stopping" } else { "ok" }, String::new());
         };
+        let mut view = member.peers.view();
+        for other in &member.views {
+            view.worsen(other);
+        }
         let mut peers = Vec::new();
-        let (mut down, mut mismatch) = (false, false);
         for (at, other) in member.facts.topology.members().iter().enumerate() {
             let node = NodeId(at as u16);
             if node == member.facts.me {
                 continue;
             }
-            let differs = member.peers.is_mismatched(node);
-            let state = match member.peers.state(node) {
-                _ if differs => "mismatch",
-                crate::cluster::PeerState::Up => "up",
-                crate::cluster::PeerState::Suspect => "suspect",
-                crate::cluster::PeerState::Down => "down",
-            };
-            mismatch |= differs;
-            down |= state == "down";
             let mut line = b"{\"name\":".to_vec();
             json::put_text(&mut line, other.name.as_bytes());
+            let state = view.of(node).word();
             line.extend_from_slice(format!(",\"state\":\"{state}\"}}").as_bytes());
             peers.push(String::from_utf8_lossy(&line).into_owned());
         }
-        let status = match (stopping, mismatch, down) {
-            (true, _, _) => "stopping",
-            (_, true, _) => "mismatch",
-            (_, _, true) => "degraded",
-            _ => "ok",
+        let status = match stopping {
+            true => "stopping",
+            false => view.status(),
         };
-        (status, format!(",\"peers\":[{}]", peers.join(",")))
+        let more = format!(
+            ",\"clock_offset_ms\":{},\"peers\":[{}]",
+            view.ahead_tenths * 100,
+            peers.join(",")
+        );
+        (status, more)
+    }
+
+    /// Tells the other cores what has changed for this one.
+    pub(super) fn share_view(&mut self) {
+        let core = self.rt.core();
+        let Some(member) = &mut self.member else {
+            return;
+        };
+        let view = member.peers.view();
+        if view != member.views[core] {
+            member.views[core] = view.clone();
+            tell_others(&self.rt, &mut self.port, || Kind::Saw(view.clone()));
+        }
+    }
+
+    /// What another core has told.
+    pub(super) fn saw(&mut self, core: usize, view: View) {
+        if let Some(member) = &mut self.member {
+            member.views[core] = view;
+        }
+    }
+}
+
+impl Peers {
+    /// How this core sees the cluster now.
+    fn view(&self) -> View {
+        let nodes = (0..self.peers.len() as u16).map(NodeId);
+        let sight = |node| match (self.is_mismatched(node), self.state(node)) {
+            (true, _) => Sight::Mismatch,
+            (_, PeerState::Up) => Sight::Up,
+            (_, PeerState::Suspect) => Sight::Suspect,
+            (_, PeerState::Down) => Sight::Down,
+        };
+        View {
+            peers: nodes.map(sight).collect(),
+            joining: self.standing == Standing::Unsure,
+            skewed: self.clocks.fenced().is_some(),
+            ahead_tenths: -self.clocks.offset_ms() / 100,
+        }
     }
 }
 

@@ -4,12 +4,13 @@
 //!  Action::Hint ─▶ owe ─▶ machine: Keep ─▶ log.add            log ─ batch ─▶ Write(healing) ─▶ peer
 //!                            └─ Overflow ─▶ slice marked       ▲                                 │ Written
 //!                                                              └────────── forget ◀──────────────┘
-//!  a marked slice: every row of it that this node has is sent, page by page
+//!  marked slices: one walk over the shard in key order, whose rows in those slices are sent page by page
 //! ```
 //!
 //! One log per shard of this core, one machine (`cluster::hints`) per shard and member; at most one batch or page of
-//! each is on its way. A hint is forgotten only after the member has it on stable storage, and keeps the version of
-//! its write: sent twice, or late, it changes nothing.
+//! each is on its way, which bounds what all of this holds in memory. A hint is forgotten, and the marks of a pass are
+//! taken back, only after the member has said that all of it is on stable storage. Rows keep the versions of their
+//! writes: sent twice, or late, they change nothing.
 //!
 //! What it does not do: count hints as copies, or decide who is up (`peers`).
 
@@ -24,20 +25,30 @@ use super::metrics::Metric;
 use super::msg::Reply;
 use super::route::Router;
 use crate::base::hash::KeyHash;
-use crate::base::limits::{HINT_BYTES_PER_MEMBER_MAX, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS};
+use crate::base::limits::{
+    FRAME_BODY_BYTES_MAX, HINT_BYTES_PER_MEMBER_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
+};
 use crate::base::member::NodeId;
 use crate::base::planted::{self, Bug};
 use crate::base::record::OwnedRow;
-use crate::base::slices::{Slice, Slices};
+use crate::base::slices::Slice;
 use crate::base::time::Instant;
 use crate::cluster::PeerState;
-use crate::cluster::hints::{Event, Handoff, Step, Verdict};
+use crate::cluster::hints::{Event, Handoff, Step, Verdict, WINDOW_BYTES_MAX};
 use crate::rt::Rt;
 use crate::store::{Page, ScanRange};
 use crate::wire::message::{Message, Row};
 
-/// A batch that is not answered by then counts as failed.
+/// A batch or page that is not answered by then counts as failed.
 const HANDOFF_PATIENCE: Duration = Duration::from_secs(10);
+/// Rows of one page: what a member applies and logs in one go, about a millisecond of its core.
+const PAGE_ROWS_MAX: usize = 1024;
+
+// A page fits a frame whatever its rows are: it is ended by the row that fills it.
+const _: () = assert!(
+    WINDOW_BYTES_MAX as usize + VALUE_BYTES_MAX + KEY_BYTES_MAX + 64 * PAGE_ROWS_MAX
+        <= FRAME_BODY_BYTES_MAX
+);
 
 /// What one shard owes to all members.
 pub(crate) struct ShardHints {
@@ -52,8 +63,14 @@ struct Owed {
     /// When the machine wants to be asked again.
     due: Option<Instant>,
     flight: Flight,
+    /// Number of the last batch or page that was sent.
+    sent: u64,
+    /// What the pass under way has still to send; `None`: none has begun, or its page is on the way.
+    rest: Option<Box<ScanRange>>,
     /// The marks have changed since they were last written.
     unsaved: bool,
+    /// They are being written. One at a time, so that the last to be written are the newest.
+    saving: bool,
 }
 
 /// What is on its way to one member.
@@ -66,7 +83,8 @@ enum Flight {
         since: Instant,
     },
     Page {
-        slice: Slice,
+        /// What was to be sent before this page, and where to go on behind it.
+        rest: Box<ScanRange>,
         resume: Option<Box<[u8]>>,
         since: Instant,
     },
@@ -78,7 +96,8 @@ enum Flight {
 #[derive(Debug)]
 pub(crate) enum News {
     Batch(Option<Vec<Hint>>),
-    Page(Slice, Option<Page>),
+    /// The next rows of the rest of a pass.
+    Page(Box<ScanRange>, Option<Page>),
     /// So many bytes are forgotten; `None`: the log refused.
     Forgotten(Option<u64>),
     /// The marks are on disk, or not.
@@ -96,7 +115,10 @@ impl ShardHints {
                 is_up: false,
                 due: None,
                 flight: Flight::Nothing,
+                sent: 0,
+                rest: None,
                 unsaved: false,
+                saving: false,
             }
         });
         ShardHints {
@@ -129,6 +151,8 @@ impl Router {
             return;
         };
         let at = usize::from(shard - first);
+        let (me, ring) = (member.facts.me, &member.ring);
+        let mismatched = member.peers.is_mismatched(node);
         let Some(hints) = member.hints.get_mut(at) else {
             return;
         };
@@ -137,7 +161,10 @@ impl Router {
             let entry = row.entry.as_entry();
             let slice = Slice::of(KeyHash::of(&row.key).token());
             let bytes = hint_bytes(&row.key, &entry);
-            let kept = owed.machine.offer(now, slice, bytes) == Verdict::Keep;
+            // Nobody knows whether one that is refused is still the one it was, and when it will be again: what it
+            // lacks is not kept row by row. Where this node holds no copy, though, a pass would find nothing.
+            let refused = mismatched && ring.is_replica(slice, me);
+            let kept = !refused && owed.machine.offer(now, slice, bytes) == Verdict::Keep;
             if kept && hints.log.add(node, &row.key, &entry).is_ok() {
                 self.pen.counters.count(Metric::HintsKept);
                 continue;
@@ -176,7 +203,7 @@ impl Router {
                     owed.is_up = up;
                     if up { Event::Up } else { Event::Down }
                 } else if owed.flight.is_overdue(now) {
-                    owed.flight = Flight::Nothing;
+                    owed.fail();
                     Event::Failed
                 } else if owed.due.is_some_and(|due| due <= now) {
                     Event::Tick
@@ -214,9 +241,10 @@ impl Router {
         };
         let hints = &mut member.hints[at];
         let owed = &mut hints.owed[node.index()];
-        if !std::mem::take(&mut owed.unsaved) {
+        if owed.saving || !std::mem::take(&mut owed.unsaved) {
             return;
         }
+        owed.saving = true;
         let (log, marks) = (Rc::clone(&hints.log), owed.machine.marked().clone());
         spawn(&self.rt, &self.arrivals, (at, node), async move {
             News::Saved(log.save_dirty(node, &marks).await.is_ok())
@@ -241,43 +269,38 @@ impl Router {
                     News::Batch(log.batch(node, bytes_max).await.ok())
                 });
             }
-            Step::Repair(slice) => {
+            Step::Page { bytes_max } => {
+                let Some(store) = self.stores.get(at).map(Rc::clone) else {
+                    return;
+                };
+                let rest = owed.rest.take();
+                let rest = rest.unwrap_or_else(|| {
+                    Box::new(ScanRange {
+                        dead: true,
+                        slices: owed.machine.pass().cloned().map(Box::new),
+                        ..ScanRange::default()
+                    })
+                });
                 owed.flight = Flight::Reading;
-                self.read_slice(at, node, slice, None);
+                spawn(&self.rt, &self.arrivals, (at, node), async move {
+                    let page = store.scan(&rest, PAGE_ROWS_MAX, bytes_max as usize).await;
+                    News::Page(rest, page.ok())
+                });
             }
         }
-    }
-
-    /// Reads the next page of a slice that is to be sent whole.
-    fn read_slice(&self, at: usize, node: NodeId, slice: Slice, after: Option<Box<[u8]>>) {
-        let Some(store) = self.stores.get(at).map(Rc::clone) else {
-            return;
-        };
-        let mut slices = Slices::NONE;
-        slices.insert(slice);
-        let range = ScanRange {
-            after,
-            dead: true,
-            slices: Some(Box::new(slices)),
-            ..ScanRange::default()
-        };
-        spawn(&self.rt, &self.arrivals, (at, node), async move {
-            let page = store.scan(&range, SCAN_PAGE_ROWS, SCAN_PAGE_BYTES).await;
-            News::Page(slice, page.ok())
-        });
     }
 
     /// A task of ours is done.
     pub(super) fn on_news(&mut self, at: usize, node: NodeId, news: News) {
         let now = self.now();
         match news {
-            News::Saved(true) => {}
-            News::Saved(false) => {
-                if let Some(member) = &mut self.member {
-                    member.hints[at].owed[node.index()].unsaved = true;
+            News::Saved(saved) => {
+                if let Some(owed) = self.owed(at, node) {
+                    owed.saving = false;
+                    owed.unsaved |= !saved;
                 }
             }
-            News::Batch(None) | News::Page(_, None) => self.end_flight(at, node, Event::Failed),
+            News::Batch(None) => self.end_flight(at, node, Event::Failed),
             News::Batch(Some(hints)) if hints.is_empty() => {
                 self.end_flight(at, node, Event::Empty);
             }
@@ -290,29 +313,35 @@ impl Router {
                     key: &hint.key,
                     entry: hint.entry.as_entry(),
                 });
-                let sent = self.send_rows(at, node, rows.collect());
-                let flight = Flight::Batch { hints, since: now };
-                self.fly(at, node, sent, flight);
+                let rows = rows.collect();
+                let sent = self.send_rows(at, node, rows);
+                self.fly(at, node, sent, Flight::Batch { hints, since: now });
             }
-            News::Page(slice, Some(page)) => {
+            News::Page(rest, None) => {
+                self.keep_rest(at, node, rest);
+                self.end_flight(at, node, Event::Failed);
+            }
+            News::Page(mut rest, Some(page)) if page.rows.is_empty() => {
+                let last = page.resume.is_none();
+                if !last {
+                    rest.after = page.resume;
+                    self.keep_rest(at, node, rest);
+                }
+                self.end_flight(at, node, Event::PageDone { empty: true, last });
+            }
+            News::Page(rest, Some(page)) => {
                 let rows = page.rows.iter().map(|row| Row {
                     key: &row.key,
                     entry: row.entry.as_entry(),
                 });
-                match (page.rows.is_empty(), page.resume.clone()) {
-                    (true, None) => self.end_flight(at, node, Event::SliceRepaired(slice)),
-                    (true, after) => self.read_slice(at, node, slice, after),
-                    (false, resume) => {
-                        let sent = self.send_rows(at, node, rows.collect());
-                        let since = now;
-                        let flight = Flight::Page {
-                            slice,
-                            resume,
-                            since,
-                        };
-                        self.fly(at, node, sent, flight);
-                    }
-                }
+                let sent = self.send_rows(at, node, rows.collect());
+                let (resume, since) = (page.resume, now);
+                let flight = Flight::Page {
+                    rest,
+                    resume,
+                    since,
+                };
+                self.fly(at, node, sent, flight);
             }
             News::Forgotten(None) => self.end_flight(at, node, Event::Failed),
             News::Forgotten(Some(bytes)) => self.end_flight(at, node, Event::Acked { bytes }),
@@ -325,8 +354,10 @@ impl Router {
             healing: true,
             rows,
         };
-        let request = (0, What::Handoff(at));
         self.member.as_mut().is_some_and(|member| {
+            let owed = &mut member.hints[at].owed[node.index()];
+            owed.sent += 1;
+            let request = (owed.sent, What::Handoff(at));
             let sent = member
                 .peers
                 .send(node, hash, request, HANDOFF_PATIENCE, &message);
@@ -334,34 +365,55 @@ impl Router {
         })
     }
 
-    fn fly(&mut self, at: usize, node: NodeId, sent: bool, flight: Flight) {
-        if !sent {
-            return self.end_flight(at, node, Event::Failed);
+    fn owed(&mut self, at: usize, node: NodeId) -> Option<&mut Owed> {
+        let member = self.member.as_mut()?;
+        Some(&mut member.hints[at].owed[node.index()])
+    }
+
+    fn keep_rest(&mut self, at: usize, node: NodeId, rest: Box<ScanRange>) {
+        if let Some(owed) = self.owed(at, node) {
+            owed.rest = Some(rest);
         }
-        if let Some(member) = &mut self.member {
-            member.hints[at].owed[node.index()].flight = flight;
+    }
+
+    fn fly(&mut self, at: usize, node: NodeId, sent: bool, flight: Flight) {
+        let Some(owed) = self.owed(at, node) else {
+            return;
+        };
+        owed.flight = flight;
+        if !sent {
+            owed.fail();
+            self.hand_off(at, node, Event::Failed);
         }
     }
 
     fn end_flight(&mut self, at: usize, node: NodeId, event: Event) {
-        if let Some(member) = &mut self.member {
-            let owed = &mut member.hints[at].owed[node.index()];
+        if let Some(owed) = self.owed(at, node) {
             owed.flight = Flight::Nothing;
-            owed.unsaved |= matches!(event, Event::SliceRepaired(_));
+            owed.unsaved |= matches!(event, Event::PageDone { last: true, .. });
         }
         self.hand_off(at, node, event);
     }
 
-    /// A member has answered a batch or a page.
-    pub(super) fn on_handoff(&mut self, at: usize, node: NodeId, heard: &Heard) {
+    /// A member has answered batch or page number `sent`.
+    pub(super) fn on_handoff(&mut self, at: usize, node: NodeId, sent: u64, heard: &Heard) {
         let Some(member) = &mut self.member else {
             return;
         };
         let hints = &mut member.hints[at];
         let owed = &mut hints.owed[node.index()];
-        let written = matches!(heard, Heard::Written);
+        if sent != owed.sent || !owed.flight.is_away() {
+            // Its time was over before it came, and says nothing about what is on its way now.
+            return;
+        }
+        let is_batch = matches!(owed.flight, Flight::Batch { .. });
+        let forgets = is_batch && planted::is(Bug::HintForgotten);
+        if !matches!(heard, Heard::Written) && !forgets {
+            owed.fail();
+            return self.hand_off(at, node, Event::Failed);
+        }
         match std::mem::replace(&mut owed.flight, Flight::Nothing) {
-            Flight::Batch { hints: batch, .. } if written => {
+            Flight::Batch { hints: batch, .. } => {
                 owed.flight = Flight::Forgetting;
                 self.pen
                     .counters
@@ -373,21 +425,36 @@ impl Router {
                     News::Forgotten(forgotten.is_ok().then_some(bytes))
                 });
             }
-            Flight::Page { slice, resume, .. } if written => match resume {
-                Some(after) => {
-                    owed.flight = Flight::Reading;
-                    self.read_slice(at, node, slice, Some(after));
+            Flight::Page {
+                mut rest, resume, ..
+            } => {
+                let last = resume.is_none();
+                if !last {
+                    rest.after = resume;
+                    owed.rest = Some(rest);
                 }
-                None => self.end_flight(at, node, Event::SliceRepaired(slice)),
-            },
-            Flight::Batch { .. } | Flight::Page { .. } => self.end_flight(at, node, Event::Failed),
-            // Its time was over before it came.
-            other => owed.flight = other,
+                self.end_flight(at, node, Event::PageDone { empty: false, last });
+            }
+            Flight::Nothing | Flight::Reading | Flight::Forgetting => {}
+        }
+    }
+}
+
+impl Owed {
+    /// What is on its way is not acknowledged.
+    fn fail(&mut self) {
+        if let Flight::Page { rest, .. } = std::mem::replace(&mut self.flight, Flight::Nothing) {
+            self.rest = Some(rest);
         }
     }
 }
 
 impl Flight {
+    /// The member has it.
+    fn is_away(&self) -> bool {
+        matches!(self, Flight::Batch { .. } | Flight::Page { .. })
+    }
+
     fn is_overdue(&self, now: Instant) -> bool {
         match self {
             Flight::Batch { since, .. } | Flight::Page { since, .. } => {

@@ -12,17 +12,39 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct Door {
     /// Host names clients may use besides loopback names and IP addresses (no port).
     pub host_names: Vec<String>,
-    /// Origins of other sites whose pages may send requests, as `https://app.example`.
-    pub origins: Vec<String>,
+    /// Other sites whose pages may send requests and read the answers.
+    pub origins: Vec<Origin>,
+}
+
+/// A site, and what answers to its pages say to their browser.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    name: &'static str,
+    fields: &'static str,
+}
+
+impl Origin {
+    /// `name`: as browsers write it, `https://app.example`. Lives as long as the process, so that each request may carry
+    /// it: there are as many as settings name.
+    #[must_use]
+    pub fn new(name: &str) -> Origin {
+        let fields = format!(
+            "Access-Control-Allow-Origin: {name}\r\nVary: Origin\r\n\
+             Access-Control-Expose-Headers: X-KV-Version, X-Kv-Next\r\n"
+        );
+        Origin {
+            name: name.to_owned().leak(),
+            fields: fields.leak(),
+        }
+    }
 }
 
 impl Door {
-    /// Whether pages of this origin may send requests although it is another site's.
-    pub(super) fn is_open_to(&self, origin: Option<&[u8]>) -> bool {
-        origin.is_some_and(|origin| {
-            let mut listed = self.origins.iter();
-            listed.any(|ours| ours.as_bytes().eq_ignore_ascii_case(origin))
-        })
+    /// What answers to pages of this origin say, if it is listed: they may send requests although it is another site's.
+    pub(super) fn cors_of(&self, origin: Option<&[u8]>) -> Option<&'static str> {
+        let origin = origin?;
+        let is_it = |ours: &&Origin| ours.name.as_bytes().eq_ignore_ascii_case(origin);
+        self.origins.iter().find(is_it).map(|ours| ours.fields)
     }
 }
 

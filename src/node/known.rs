@@ -33,7 +33,7 @@ use super::coordinate::Member;
 use super::msg::Kind;
 use super::peers::Peers;
 use super::route::Router;
-use crate::base::sealed::{seal, unseal};
+use crate::base::sealed::{self, Bad};
 use crate::cluster::ring::Topology;
 use crate::rt::Rt;
 
@@ -45,12 +45,6 @@ const FORMAT: u32 = 1;
 /// The identities this node has met. Each core has its own, all equal but for the moment of a first meeting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known(BTreeMap<String, u128>);
-
-/// What every format's line has.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
 
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -88,6 +82,11 @@ impl Known {
         }
     }
 
+    /// Whether a member of this name was ever met.
+    pub(crate) fn has_met(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Keeps what was judged; false when it was known.
     pub(crate) fn learn(&mut self, name: &str, node: u128) -> bool {
         self.0.insert(name.to_owned(), node) != Some(node)
@@ -101,25 +100,16 @@ impl Known {
                 .map(|(name, node)| (name.clone(), format!("{node:032x}")))
                 .collect(),
         };
-        seal(&serde_json::to_string(&line).expect("names and hex digits are JSON"))
+        sealed::encode(&line)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Known, String> {
-        let line = unseal(bytes)?;
-        // Before the rest, which a later format may name otherwise.
-        let format: Format = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        if format.format > FORMAT {
-            return Err(format!(
-                "written in format {}, this program knows format {FORMAT}",
-                format.format
-            ));
-        }
-        let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    fn decode(bytes: &[u8]) -> Result<Known, Bad> {
+        let line: Line = sealed::decode(bytes, FORMAT)?;
         let members = line.members.into_iter().map(|(name, node)| {
-            let node = u128::from_str_radix(&node, 16).map_err(|error| error.to_string())?;
+            let node = u128::from_str_radix(&node, 16).map_err(Bad::damaged)?;
             Ok((name, node))
         });
-        members.collect::<Result<_, String>>().map(Known)
+        members.collect::<Result<_, Bad>>().map(Known)
     }
 
     /// Reads the file; without one nobody was ever met.
@@ -128,7 +118,7 @@ impl Known {
         let (why, kind) = match rt.read_whole(&path).await {
             Ok(bytes) => match Known::decode(&bytes) {
                 Ok(known) => return Ok(known),
-                Err(why) => (why, None),
+                Err(bad) => (bad.to_string(), None),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::default()),
             Err(error) => (error.to_string(), Some(error.kind())),
@@ -245,8 +235,6 @@ mod tests {
              \"b:8081\":\"9f86d081884c7d659a2feaa0c55ad015\"}}\ncrc32:8485237a\n"
         );
         assert_eq!(Known::decode(&bytes), Ok(known));
-        let newer = seal("{\"format\":2,\"peers\":[]}");
-        assert!(Known::decode(&newer).unwrap_err().contains("format 2"));
         assert!(Known::decode(&bytes[1..]).is_err());
     }
 }

@@ -23,10 +23,14 @@ pub(super) struct Peer {
     /// One per core of the peer; a single one while that is not known.
     pub links: Vec<Link>,
     pub shards: u16,
-    /// What was last told of it, so that the log gets each trouble once.
-    pub told: String,
+    /// What last went wrong on the way to it, in words for the log; empty once a link is open.
+    pub trouble: String,
     /// It refuses us or we refuse it: settings differ.
     pub mismatch: bool,
+    /// It has answered a handshake, whatever it said.
+    pub has_spoken: bool,
+    /// It knows our name with another data directory, and has not taken this one in.
+    pub refuses_us: bool,
 }
 
 pub(super) struct Link {
@@ -67,7 +71,7 @@ pub(crate) enum What {
     Repair,
     /// A page for this stream of a scan.
     Page(usize),
-    /// A batch of hints, or a page of a slice being repaired, of this shard of ours.
+    /// A batch of hints, or a page of a pass over marked slices, of this shard of ours.
     Handoff(usize),
 }
 

@@ -57,6 +57,7 @@ mod metrics;
 pub mod msg;
 mod owner;
 mod owners;
+mod peer_news;
 mod peers;
 mod pipeline;
 mod read_faults;
@@ -68,7 +69,9 @@ mod scan_run;
 mod served;
 mod slots;
 mod small_file;
+mod standing;
 mod turn;
+mod view;
 mod writing;
 
 #[cfg(test)]
@@ -152,20 +155,41 @@ pub enum NodeError {
     Log(String),
 }
 
+/// Where the operator looks.
+#[derive(Clone)]
+pub struct Journal {
+    /// Something is wrong, or may be.
+    pub warn: Rc<dyn Fn(&str)>,
+    /// Something has happened.
+    pub info: Rc<dyn Fn(&str)>,
+}
+
+/// One ear for both.
+impl<F: Fn(&str) + 'static> From<Rc<F>> for Journal {
+    fn from(ear: Rc<F>) -> Journal {
+        Journal {
+            warn: Rc::<F>::clone(&ear),
+            info: ear,
+        }
+    }
+}
+
 /// Called on core 0, once, when all shards of all cores are open and every core accepts connections.
 pub type Announce = Box<dyn FnOnce(&Started)>;
 
 /// Serves on this core until `Rt::stop` is raised, or a part of the node fails (which raises it).
 ///
-/// Called once on each core, with that core's end of the mesh. `announce` is used on core 0 alone. `log` gets one
-/// line for the operator now and then: damaged data, a failed log.
+/// Called once on each core, with that core's end of the mesh. `announce` is used on core 0 alone. `journal`
+/// gets one line for the operator now and then: damaged data, a failed log, peers that go and come.
 pub async fn run(
     rt: Rt,
     port: Port<Msg>,
     config: Config,
     announce: Announce,
-    log: Rc<dyn Fn(&str)>,
+    journal: impl Into<Journal>,
 ) -> Result<(), NodeError> {
+    let journal = journal.into();
+    let log = Rc::clone(&journal.warn);
     let owners = Owners::new(config.shards, port.cores());
     let shared = Shared::new(&rt, config.cache_bytes, Rc::clone(&log));
     let member = config.cluster.as_ref().map(|cluster| {
@@ -178,7 +202,7 @@ pub async fn run(
         };
         let (facts, identity) = (Rc::new(cluster.clone()), Rc::new(identity));
         let dir = &config.store.dir;
-        Box::new(Member::new(&rt, &facts, &identity, dir, Rc::clone(&log)))
+        Box::new(Member::new(&rt, &facts, &identity, dir, journal))
     });
     let mut router = Router::new(&rt, owners, &shared, port, member, log);
     let served = serve(&rt, &mut router, config, announce).await;
@@ -214,6 +238,7 @@ async fn serve(
         return Ok(());
     };
     if rt.core() == 0 {
+        ceiling::wait_for_wall(rt, floor).await;
         router.set_ceiling(gathered.started.newest).await;
         tell_others(rt, &mut router.port, || Kind::Listen);
     }

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::handoff::News;
 use super::metrics::Snapshot;
 use super::served::HandOver;
+use super::view::View;
 
 /// One message of the mesh. Opaque above `node`: the command line only creates the mesh.
 pub struct Msg(pub(crate) Kind);
@@ -36,12 +37,14 @@ pub(crate) enum Kind {
     Opened(Started),
     /// From core 0: every shard is open; accept connections.
     Listen,
-    /// To core 0: the sender accepts connections.
+    /// To core 0: the sender accepts connections, and knows whether it may answer them.
     Listening,
     /// A peer has dialled: the connection is for a shard of the receiver.
     HandOver(HandOver),
     /// From core 0: the member of this name was met with this identity.
     Met(String, u128),
+    /// How the sender sees the cluster now.
+    Saw(View),
     /// The sender has no request left and will ask for nothing more.
     Drained,
 }

@@ -21,16 +21,20 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Journal;
 use super::cluster::Cluster;
 use super::greet::Identity;
 use super::known::Known;
 use super::links::{Heard, Link, Peer, Phase, Spot, What};
+use super::peer_news::{self, Line};
 use super::slots::Slots;
+use super::standing::Standing;
 use crate::base::hash::{KeyHash, Map};
 use crate::base::limits::{PEER_REQUESTS_MAX, PEER_UNSENT_BYTES_MAX};
 use crate::base::member::NodeId;
 use crate::base::time::Instant;
 use crate::cluster::PeerState;
+use crate::cluster::clock::Clocks;
 use crate::cluster::health::{self, Detector, PING_INTERVAL};
 use crate::rt::Rt;
 use crate::rt::net::{Net, Token};
@@ -59,15 +63,18 @@ pub(crate) struct Peers {
     pub(super) by_token: Map<Token, Spot>,
     requests: Slots<Request>,
     pub(super) detector: Detector,
+    pub(super) standing: Standing,
+    pub(super) clocks: Clocks,
     /// Links with bytes to send.
     pub(super) dirty: Vec<Token>,
     arrived: Vec<Arrived>,
     pinged_at: Instant,
-    log: Rc<dyn Fn(&str)>,
+    pub(super) journal: Journal,
 }
 
 /// Something that was sent and not answered.
 struct Request {
+    /// The asker's; of a ping, when it was sent.
     ticket: u64,
     /// Of the link it went out on; its place among the links may change.
     token: Token,
@@ -95,15 +102,17 @@ impl Peers {
         rt: &Rt,
         facts: &Rc<Cluster>,
         identity: &Rc<Identity>,
-        log: Rc<dyn Fn(&str)>,
+        journal: Journal,
     ) -> Peers {
         let now = rt.now();
         let members = facts.topology.members().len();
         let peer = |_| Peer {
             links: vec![Link::new(Some(now))],
             shards: 0,
-            told: String::new(),
+            trouble: String::new(),
             mismatch: false,
+            has_spoken: false,
+            refuses_us: false,
         };
         Peers {
             rt: rt.clone(),
@@ -115,10 +124,12 @@ impl Peers {
             by_token: Map::default(),
             requests: Slots::new(),
             detector: Detector::new(members, facts.me, now),
+            standing: Standing::default(),
+            clocks: Clocks::new(members),
             dirty: Vec::new(),
             arrived: Vec::new(),
             pinged_at: now,
-            log,
+            journal,
         }
     }
 
@@ -254,18 +265,31 @@ impl Peers {
         let mut lines = Vec::new();
         for change in self.detector.tick(now) {
             let name = &self.facts.topology.members()[change.node.index()].name;
-            lines.push(format!(
-                "peer {name}: {:?} -> {:?} ({:?})",
-                change.from, change.to, change.cause
-            ));
-        }
-        // Every core sees the same; one of them tells.
-        if self.rt.core() == 0 {
-            for line in lines {
-                (self.log)(&line);
+            let peer = &self.peers[change.node.index()];
+            // That the two disagree has been told.
+            if !peer.mismatch {
+                lines.extend(peer_news::of_peer(change, name, &peer.trouble));
             }
         }
+        let members = self.facts.topology.members();
+        let name = |node: NodeId| &members[node.index()].name[..];
+        let clocks = self.clocks.judge(now, self.rt.wall_ms()).iter();
+        lines.extend(clocks.map(|news| peer_news::of_clocks(*news, name)));
+        self.tell(&lines);
+        self.judge_standing();
         self.flush(net);
+    }
+
+    /// Every core sees the same; one of them tells.
+    pub(super) fn tell(&self, lines: &[Line]) {
+        if self.rt.core() == 0 {
+            for line in lines {
+                match line {
+                    Line::Warn(text) => (self.journal.warn)(text),
+                    Line::Info(text) => (self.journal.info)(text),
+                }
+            }
+        }
     }
 
     /// Closes all links.
@@ -276,7 +300,7 @@ impl Peers {
         self.by_token.clear();
     }
 
-    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
         let me = self.facts.me;
         (0..self.peers.len() as u16)
             .map(NodeId)
@@ -305,8 +329,8 @@ impl Peers {
         for node in nodes {
             // A link that takes no more has enough on its way to be judged by.
             let ping = Message::Ping { wall_ms };
-            self.send(node, None, (0, What::Ping), PING_INTERVAL, &ping)
-                .ok();
+            let request = (self.pinged_at.0, What::Ping);
+            self.send(node, None, request, PING_INTERVAL, &ping).ok();
         }
     }
 
@@ -391,6 +415,10 @@ impl Peers {
                 _ => health::Event::Heard,
             };
             self.detector.on(now, spot.node, event);
+            if let (What::Ping, Message::Pong { wall_ms }) = (request.what, &frame.message) {
+                let sent = Instant(request.ticket);
+                self.clocks.heard(spot.node, sent, now, *wall_ms);
+            }
             if request.what != What::Ping {
                 self.arrived.push(Arrived {
                     ticket: request.ticket,
@@ -458,11 +486,6 @@ impl Peers {
         if !was_open && !peer.links.iter().any(Link::is_open) {
             self.detector.on(now, spot.node, health::Event::Refused);
         }
-        let peer = &mut self.peers[spot.node.index()];
-        if self.rt.core() == 0 && peer.told != why {
-            let name = &self.facts.topology.members()[spot.node.index()].name;
-            (self.log)(&format!("peer {name}: {why}"));
-            peer.told = why.to_owned();
-        }
+        self.peers[spot.node.index()].trouble = why.to_owned();
     }
 }

@@ -49,8 +49,14 @@ pub(crate) struct Served {
     pub heard: Instant,
 }
 
-/// The link has ended: why, for the log.
-pub(crate) struct Ended(pub String);
+/// The link has ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// As links end when a member stops or is lost; those we dial tell of it.
+    Gone,
+    /// The other end did what no member does: what, for the log.
+    Fault(String),
+}
 
 impl Served {
     pub(crate) fn new(token: Token, guest: Guest, secret: Option<&Secret>, now: Instant) -> Served {
@@ -84,10 +90,10 @@ impl Served {
     ) -> Result<(), Ended> {
         if readable && self.interest.0 {
             match net.read(self.token, buffer) {
-                Ok(0) => return Err(Ended("it has closed the connection".to_owned())),
+                Ok(0) => return Err(Ended::Gone),
                 Ok(count) => self.take_in(router, &buffer[..count])?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Ended(error.to_string())),
+                Err(_) => return Err(Ended::Gone),
             }
         }
         self.push_out(net)
@@ -105,7 +111,7 @@ impl Served {
             match net.write(self.token, &out[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(Ended(error.to_string())),
+                Err(_) => return Err(Ended::Gone),
             }
         }
         if self.sent == out.len() {
@@ -120,7 +126,7 @@ impl Served {
         if interest != self.interest {
             self.interest = interest;
             net.set_interest(self.token, interest.0, interest.1)
-                .map_err(|error| Ended(error.to_string()))?;
+                .map_err(|_| Ended::Gone)?;
         }
         Ok(())
     }
@@ -136,7 +142,8 @@ impl Served {
         let mut used = 0;
         loop {
             let next = frame::next(&bytes[used..]);
-            let next = next.map_err(|broken| Ended(format!("it sends no frames: {broken:?}")))?;
+            let next =
+                next.map_err(|broken| Ended::Fault(format!("it sends no frames: {broken:?}")))?;
             let Some((frame, count)) = next else {
                 break;
             };
@@ -156,7 +163,8 @@ impl Served {
             self.proven = known;
         }
         if !self.proven {
-            return Err(Ended("it does not know the cluster secret".to_owned()));
+            let why = "it does not know the cluster secret".to_owned();
+            return Err(Ended::Fault(why));
         }
         let job = Job {
             token: self.token,
@@ -181,7 +189,7 @@ impl Served {
                 }
             }
             other if other.is_answer() => {
-                return Err(Ended("it answers what nobody asked".to_owned()));
+                return Err(Ended::Fault("it answers what nobody asked".to_owned()));
             }
             _ => {
                 let why = Why::Unsupported;

@@ -18,6 +18,7 @@
 
 pub mod early;
 pub mod file;
+pub mod jobs;
 pub mod log;
 pub mod mesh;
 pub mod net;

@@ -48,7 +48,7 @@ fn promises_are_kept_while_nodes_die_and_pause() {
         crowd.does_some();
         // It was the one that slept, not the others that were silent.
         let told = log(trio.node(paused)).split_off(told);
-        assert!(!told.contains("-> Down"), "{told}");
+        assert!(!told.contains(" is down: "), "{told}");
     }
     let mut history = crowd.go_home();
     let count = |what: fn(&Act) -> bool| history.iter().filter(|op| what(&op.act)).count();

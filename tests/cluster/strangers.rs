@@ -72,7 +72,7 @@ fn a_server_that_says_nothing() {
     let node = member(dir.path(), "node1", a, &[], &["-peers", &peers]);
     tells(
         &node,
-        &format!("WARN peer localhost:{other}: it does not answer the handshake"),
+        &format!("WARN peer localhost:{other} is down: it does not answer the handshake"),
     );
     stands_alone(&node);
     drop(listener);
@@ -155,6 +155,26 @@ fn other_virtual_nodes_are_another_cluster() {
             node,
             &format!("topology differs in vnodes: localhost:{b} has 128, localhost:{a} has 10"),
         );
+    }
+    keep_apart(&nodes);
+}
+
+#[test]
+fn other_zones_are_another_cluster() {
+    let dir = scratch();
+    let [a, b] = ports();
+    let peers = list(&[a, b]);
+    let who = |port, settings| Who {
+        port,
+        peers: &peers,
+        settings,
+    };
+    let zones = format!("localhost:{a}=east,localhost:{b}=west");
+    let zoned = [("CLUSTER_ZONES", &zones[..])];
+    let nodes = pair(dir.path(), who(a, &[]), who(b, &zoned));
+    for node in &nodes {
+        tells(node, "topology differs in zones: ");
+        tells(node, &format!("localhost:{b} has east,west"));
     }
     keep_apart(&nodes);
 }

@@ -126,7 +126,7 @@ fn a_peer_that_is_not_there_is_named_and_does_not_matter_to_w_1() {
 fn serves_alone(node: &Node, nobody: u16) {
     tells(
         node,
-        &format!("WARN peer localhost:{nobody}: Connection refused"),
+        &format!("WARN peer localhost:{nobody} is down: Connection refused"),
     );
     is(node, 200, "degraded");
     for n in 0..20 {

@@ -335,6 +335,59 @@ fn foreign_sites_and_names_are_refused() {
 }
 
 #[test]
+fn pages_of_listed_origins_may_send_and_read() {
+    let dir = scratch();
+    let origins = ["-cors-origins", "https://app.example,http://b:3000"];
+    let node = Node::start(dir.path(), &[], &origins);
+    let body = br#"{"key":"a","value":"x"}"#;
+    let listed = "Origin: https://app.example\r\nSec-Fetch-Site: cross-site\r\n";
+    let asked = "Access-Control-Request-Method: POST\r\n";
+    let preflight = ask(&node, "OPTIONS", "/put", b"", &format!("{listed}{asked}"));
+    assert_eq!(preflight.status, 204);
+    let field = |answer: &Answer, name: &str| answer.field(name).unwrap_or_default().to_owned();
+    assert_eq!(
+        field(&preflight, "access-control-allow-methods"),
+        "POST, PUT, OPTIONS"
+    );
+    assert!(field(&preflight, "access-control-allow-headers").contains("Content-Type"));
+    let put = ask(&node, "POST", "/put", body, listed);
+    let got = ask(&node, "GET", "/get?key=a", b"", listed);
+    let absent = ask(&node, "GET", "/get?key=b", b"", listed);
+    let scan = ask(&node, "GET", "/scan", b"", listed);
+    let bad = ask(&node, "GET", "/get", b"", listed);
+    let all = [
+        (preflight, 204),
+        (put, 200),
+        (got, 200),
+        (absent, 404),
+        (scan, 200),
+        (bad, 400),
+    ];
+    for (answer, status) in all {
+        assert_eq!(answer.status, status);
+        assert_eq!(
+            field(&answer, "access-control-allow-origin"),
+            "https://app.example"
+        );
+        assert_eq!(field(&answer, "vary"), "Origin", "{status}");
+    }
+    // Others hear nothing of it, and are refused as ever.
+    let foreign = "Origin: https://evil.example\r\n";
+    let refused = ask(&node, "OPTIONS", "/put", b"", &format!("{foreign}{asked}"));
+    let plain = ask(&node, "OPTIONS", "/put", b"", "");
+    for (answer, status) in [(refused, 403), (plain, 204)] {
+        assert_eq!(answer.status, status);
+        for name in [
+            "access-control-allow-origin",
+            "access-control-allow-methods",
+            "vary",
+        ] {
+            assert_eq!(field(&answer, name), "", "{status} {name}");
+        }
+    }
+}
+
+#[test]
 fn limits_of_keys_and_values() {
     let dir = scratch();
     let node = Node::start(dir.path(), &[], &[]);

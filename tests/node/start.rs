@@ -508,6 +508,13 @@ fn a_simulated_cluster_is_replayed_alike() {
     let dir = scratch();
     let told = || output(command(dir.path()).args(["sim", "--seed", "72"]));
     let (first, again) = (told(), told());
+    let many = output(command(dir.path()).args(["sim", "-seeds", "70..73", "-jobs=2"]));
+    let text = String::from_utf8(many.stdout).expect("UTF-8");
+    assert!(many.status.success(), "{text}");
+    assert!(
+        text.starts_with("3 seeds, all kept their promises\nReport { acked: "),
+        "{text}"
+    );
     assert!(
         first.status.success() && first.stderr.is_empty(),
         "{first:?}"

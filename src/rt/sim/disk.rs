@@ -18,7 +18,7 @@
 //! the drive's whole life): [`Disk::crash_at`] stops the node dead there, the operation half done;
 //! [`Disk::fail_at`] and [`Disk::fail_from`] answer with an error after doing part of it, or flip a bit of what is
 //! read. After a failed sync the bytes it covered are lost to every later sync, though still seen by reads.
-//! Beyond [`Disk::set_capacity`] bytes writes are `StorageFull`, after writing what fits.
+//! [`Disk::rot_reads`] flips a bit in some reads of some files, without an end. Beyond [`Disk::set_capacity`] bytes writes are `StorageFull`, after writing what fits.
 //!
 //! [`Disk::lie`] makes syncs of some paths do nothing and say that they did. It stands for a forgotten sync in the
 //! code under test: tests show that every sync the code makes is one it needs.
@@ -123,12 +123,29 @@ impl Disk {
         self.with(|drive| drive.lies.push((kind, part.to_owned())));
     }
 
+    /// From now on one in so many reads of files whose path contains `part` has a wrong bit.
+    pub fn rot_reads(&self, part: &str, one_in: u32) {
+        self.with(|drive| drive.rot = Some((part.to_owned(), one_in)));
+    }
+
+    /// Reads are what was written, but for single faults asked for.
+    pub fn end_rot(&self) {
+        self.with(|drive| drive.rot = None);
+    }
+
+    /// Reads that had a wrong bit because of [`Disk::rot_reads`].
+    #[must_use]
+    pub fn rotten_reads(&self) -> u64 {
+        self.with(|drive| drive.rotten_reads)
+    }
+
     /// Forgets every crash and failure asked for (lies go on); the capacity becomes unlimited.
     pub fn heal(&self) {
         self.with(|drive| {
             drive.crash_at = None;
             drive.faults.clear();
             drive.fail_from = None;
+            drive.rot = None;
             drive.capacity_bytes = None;
         });
     }
@@ -216,6 +233,9 @@ pub(super) struct Drive {
     fail_from: Option<(u64, Fault)>,
     pub(super) capacity_bytes: Option<u64>,
     lies: Vec<(Op, String)>,
+    /// Part of a path, and one in how many reads of such files is wrong.
+    rot: Option<(String, u32)>,
+    rotten_reads: u64,
 }
 
 pub(super) struct Flight {
@@ -272,6 +292,16 @@ impl Drive {
         let path = format!("{}$", path.display());
         let mut lies = self.lies.iter();
         lies.any(|(of, part)| *of == kind && path.contains(part.as_str()))
+    }
+
+    /// Whether this read of `path` has a wrong bit.
+    pub(super) fn rots(&mut self, path: &Path, chance: impl FnOnce(u32) -> bool) -> bool {
+        let Some((part, one_in)) = &self.rot else {
+            return false;
+        };
+        let rots = path.to_string_lossy().contains(part.as_str()) && chance(*one_in);
+        self.rotten_reads += u64::from(rots);
+        rots
     }
 
     /// Bytes by which files may still grow.

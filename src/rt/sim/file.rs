@@ -206,6 +206,14 @@ impl File {
             .ok()
             .and_then(|pos| self.link.borrow().seen().read(pos, len));
         let bytes = found.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let chance = |one_in| {
+            self.process
+                .shared
+                .exec
+                .chance(|rng| rng.u32(..one_in) == 0)
+        };
+        let rots = self.process.drive(|drive| drive.rots(&self.path, chance));
+        let fault = if rots { Some(Fault::FlipRead) } else { fault };
         Ok(self.process.damaged(bytes, fault))
     }
 

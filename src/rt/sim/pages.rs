@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::base::limits::DISK_PAGE_BYTES;
 
 const PAGE: usize = DISK_PAGE_BYTES;
+static ZEROES: [u8; PAGE] = [0; PAGE];
 
 /// A run of bytes starting at a page boundary.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn of(bytes: &[u8]) -> Pages {
         let page = |chunk: &[u8]| {
-            chunk.iter().any(|byte| *byte != 0).then(|| {
+            (*chunk != ZEROES[..chunk.len()]).then(|| {
                 let mut page = [0; PAGE];
                 page[..chunk.len()].copy_from_slice(chunk);
                 Rc::new(page)
@@ -95,7 +96,7 @@ impl Pages {
             if covered >= wanted && wanted == PAGE {
                 self.pages[at].clone_from(page);
             } else {
-                let bytes = page.as_deref().unwrap_or(&[0; PAGE]);
+                let bytes = page.as_deref().unwrap_or(&ZEROES);
                 let taken = covered.min(wanted);
                 self.page_mut(at)[..taken].copy_from_slice(&bytes[..taken]);
             }

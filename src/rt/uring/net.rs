@@ -24,6 +24,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use glommio::timer::Timer;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -262,6 +263,11 @@ impl Net {
         match socket.connect(&SockAddr::from(to)) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
+        }
+        if has_met_itself(&socket, to) {
+            // No TIME_WAIT: the port belongs to the peer that is to come back.
+            socket.set_linger(Some(Duration::ZERO))?;
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
         self.insert(TcpStream::from(OwnedFd::from(socket)), WRITABLE)
     }
@@ -555,9 +561,41 @@ fn again_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Resu
     }
 }
 
+/// Whether a socket that dials is its own peer. The kernel picks its port, and on loopback may pick the very one that is
+/// dialled: where nobody listens, the socket then meets itself (TCP's simultaneous open) and looks connected.
+fn has_met_itself(socket: &Socket, to: SocketAddr) -> bool {
+    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+    local.is_some_and(|local| (local.ip(), local.port()) == (to.ip(), to.port()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_that_meets_itself_is_told_from_one_that_meets_a_listener() {
+        let socket = stream_socket(SocketAddr::from(([127, 0, 0, 1], 1))).expect("a socket");
+        let any = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        socket.bind(&any).expect("loopback exists");
+        let own = socket.local_addr().expect("bound").as_socket();
+        let own = own.expect("TCP");
+        // What the kernel may do by itself when nobody listens there.
+        if let Err(error) = socket.connect(&SockAddr::from(own)) {
+            assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+        }
+        let peer = socket.peer_addr().expect("it looks connected");
+        assert_eq!(peer.as_socket(), Some(own));
+        assert!(has_met_itself(&socket, own));
+
+        let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback exists");
+        let there = listener.local_addr().expect("bound").as_socket();
+        let there = there.expect("TCP");
+        let socket = stream_socket(there).expect("a socket");
+        if let Err(error) = socket.connect(&SockAddr::from(there)) {
+            assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+        }
+        assert!(!has_met_itself(&socket, there));
+    }
 
     #[test]
     fn accepted_sockets_inherit_no_delay() {

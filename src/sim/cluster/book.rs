@@ -20,6 +20,8 @@ pub struct Report {
     pub scans: u64,
     /// Reads that got an error, or no answer.
     pub unread: u64,
+    /// Reads of one replica that must show whatever was kept for it.
+    pub healed: u64,
     /// Faults that took place: directions cut, SIGKILLs, power losses, orderly stops, wall clocks set.
     pub cuts: u64,
     pub kills: u64,
@@ -30,6 +32,8 @@ pub struct Report {
     pub full: u64,
     /// Nodes that ended of their own accord because their disk failed.
     pub failures: u64,
+    /// Reads of tables that had a wrong bit.
+    pub rotten: u64,
     /// Hash of the whole history.
     pub trace: u64,
 }
@@ -43,6 +47,7 @@ impl Report {
         self.gets += other.gets;
         self.scans += other.scans;
         self.unread += other.unread;
+        self.healed += other.healed;
         self.cuts += other.cuts;
         self.kills += other.kills;
         self.crashes += other.crashes;
@@ -50,6 +55,7 @@ impl Report {
         self.skews += other.skews;
         self.full += other.full;
         self.failures += other.failures;
+        self.rotten += other.rotten;
     }
 }
 

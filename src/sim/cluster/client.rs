@@ -48,7 +48,7 @@ impl Client {
             plan: Rc::clone(plan),
             book: Rc::clone(book),
             line: Line::new(rt),
-            node: 1,
+            node: plan.asked(1),
             newest: BTreeMap::new(),
         }
     }
@@ -57,7 +57,8 @@ impl Client {
     pub(super) async fn work(mut self) {
         for _ in 0..self.plan.bursts {
             if self.rng.u8(..4) == 0 {
-                self.node = self.rng.u16(1..=self.plan.nodes);
+                let node = self.rng.u16(1..=self.plan.nodes);
+                self.node = self.plan.asked(node);
             }
             let count = self.rng.usize(1..=self.plan.burst_max);
             let burst: Vec<Asking> = (0..count).map(|_| self.draw()).collect();
@@ -262,8 +263,11 @@ impl Client {
                 let Some(value) = value_got(status, body, value_bytes_max)? else {
                     return Ok(Vec::new());
                 };
-                self.book.count(|sums| sums.gets += 1);
                 let (how, after) = (*how, *after);
+                self.book.count(|sums| match how {
+                    How::Healed => sums.healed += 1,
+                    How::Get | How::Scan | How::Last => sums.gets += 1,
+                });
                 let seen = Seen { value, version };
                 Ok(vec![(*key, Act::Read { how, after, seen })])
             }

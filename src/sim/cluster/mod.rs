@@ -57,12 +57,11 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let plan = Rc::new(plan.clone());
     let mut town = Town::new(&plan, &book);
     let lived = live(&mut town, &plan, &book);
+    let mut report = book.sums();
+    report.rotten = town.rotten_reads();
+    report.trace = town.world.trace();
     let (key, what) = match (lived, history::check(&book.records(), &plan.rules())) {
-        (Ok(()), Ok(())) => {
-            let mut report = book.sums();
-            report.trace = town.world.trace();
-            return Ok(report);
-        }
+        (Ok(()), Ok(())) => return Ok(report),
         (Err(violation), _) => (None, violation.0),
         (Ok(()), Err(found)) => (
             Some(found.key),
@@ -70,7 +69,8 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         ),
     };
     let steps = book.steps(key);
-    let text = format!("SEED={}: {what}\n{plan:?}\nlast steps:\n{steps}", plan.seed);
+    let seed = plan.seed;
+    let text = format!("SEED={seed}: {what}\n{plan:?}\n{report:?}\nlast steps:\n{steps}");
     Err(Violation(text))
 }
 
@@ -143,7 +143,7 @@ async fn audit(mut client: Client, plan: Rc<Plan>, book: Rc<Book>) {
         Asking { ask, level }
     };
     let mut asked = Vec::new();
-    if !plan.faults.end_nodes() {
+    if plan.keeps_all_hints() {
         // What a replica has missed was kept for it, and has arrived.
         for (key, node) in each(&plan) {
             asked.push((node, get(key, How::Healed, Level::One)));

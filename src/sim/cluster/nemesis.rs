@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cut one way ─ cut both ways ─ cut one node off ─ heal the net       kill ─ power loss now ─ at a disk operation
-//! stop in order ─ set a wall clock ─ full disk ─ room again ─ failing disk
+//! stop in order ─ set a wall clock ─ full disk ─ room again ─ failing disk ─ wrong bits in tables ─ right ones again
 //! ```
 //!
 //! Nodes start again by themselves (`town`). Nothing here is spared: all nodes may be down at once.
@@ -20,6 +20,8 @@ pub(super) struct Nemesis {
     rng: fastrand::Rng,
     allowed: Vec<Act>,
     clients: u16,
+    /// The only node that ends or has a sick disk.
+    victim: Option<u16>,
     pause_ms: u64,
     next_at: Instant,
 }
@@ -39,10 +41,12 @@ enum Act {
     FillDisk,
     MakeRoom,
     FailDisk,
+    Rot,
+    EndRot,
 }
 
 fn allowed(faults: Faults) -> Vec<Act> {
-    let kinds: [(bool, &[Act]); 7] = [
+    let kinds: [(bool, &[Act]); 8] = [
         (
             faults.cuts,
             &[
@@ -59,6 +63,7 @@ fn allowed(faults: Faults) -> Vec<Act> {
         (faults.skews, &[Act::SetClock]),
         (faults.full_disks, &[Act::FillDisk, Act::MakeRoom]),
         (faults.failing_disks, &[Act::FailDisk]),
+        (faults.rot, &[Act::Rot, Act::Rot, Act::EndRot]),
     ];
     let acts = kinds.iter().filter(|kind| kind.0);
     acts.flat_map(|kind| kind.1.iter().copied()).collect()
@@ -70,6 +75,7 @@ impl Nemesis {
             rng: fastrand::Rng::with_seed(plan.seed ^ 0x6e65_6d65),
             allowed: allowed(plan.faults),
             clients: plan.clients,
+            victim: plan.victim,
             pause_ms: plan.fault_ms,
             next_at: Instant::default(),
         }
@@ -95,6 +101,10 @@ impl Nemesis {
                 town.step("disks have room");
                 town.make_room();
             }
+            Act::EndRot => {
+                town.step("tables are read as they are");
+                town.end_rot();
+            }
             Act::SetClock => {
                 let far_ms = [40, 400, 10_000, 3_600_000][self.rng.usize(..4)];
                 let skew_ms = self.rng.i64(-far_ms..=far_ms);
@@ -102,9 +112,13 @@ impl Nemesis {
                 town.world.set_skew_ms(node, skew_ms);
                 book.count(|sums| sums.skews += 1);
             }
-            // The rest is for nodes that run and are not ending already.
-            _ if !town.is_running(node) => {}
-            _ => self.hurt(act, node, town, book),
+            _ => {
+                let node = self.victim.unwrap_or(node);
+                // The rest is for nodes that run and are not ending already.
+                if town.is_running(node) {
+                    self.hurt(act, node, town, book);
+                }
+            }
         }
     }
 
@@ -153,12 +167,14 @@ impl Nemesis {
             }
             Act::FillDisk => town.cramp_disk(node, self.rng.u64(..100_000)),
             Act::FailDisk => town.fail_disk(node, self.rng.u64(..30), self.rng.bool()),
+            Act::Rot => town.rot_disk(node, [1, 4, 20][self.rng.usize(..3)]),
             Act::CutOneWay
             | Act::CutBothWays
             | Act::CutOff
             | Act::HealNet
             | Act::SetClock
-            | Act::MakeRoom => {}
+            | Act::MakeRoom
+            | Act::EndRot => {}
         }
     }
 }

@@ -40,8 +40,13 @@ pub struct Plan {
     pub value_bytes_max: usize,
     pub odds: Odds,
     pub faults: Faults,
+    /// No other node ends or has a sick disk, and this one is asked nothing until all is healed: so whatever was kept
+    /// for it has reached it in the end, without a read that repairs.
+    pub victim: Option<u16>,
     /// Mean pause between two faults.
     pub fault_ms: u64,
+    /// Block cache of each core.
+    pub cache_bytes: u64,
     pub options: Options,
 }
 
@@ -69,6 +74,8 @@ pub struct Faults {
     pub skews: bool,
     pub full_disks: bool,
     pub failing_disks: bool,
+    /// Tables are read with wrong bits.
+    pub rot: bool,
 }
 
 impl Faults {
@@ -81,7 +88,9 @@ impl Faults {
     /// Processes end, so that what they kept for others may be lost with them.
     #[must_use]
     pub fn end_nodes(self) -> bool {
-        self.kills || self.crashes || self.stops || self.full_disks || self.failing_disks
+        // A table that cannot be opened ends its node.
+        let sick = self.full_disks || self.failing_disks || self.rot;
+        self.kills || self.crashes || self.stops || sick
     }
 }
 
@@ -99,7 +108,7 @@ impl Plan {
             _ => (copies / 2 + 1, copies / 2 + 1),
         };
         let think_ms_max = [1, 20, 200, 600][rng.usize(..4)];
-        Plan {
+        let plan = Plan {
             seed,
             nodes,
             cores_max: rng.usize(1..=2),
@@ -119,8 +128,48 @@ impl Plan {
             value_bytes_max: [0, 100, 2_000][rng.usize(..3)],
             odds: Odds::draw(&mut rng),
             faults: Faults::draw(&mut rng, nodes),
+            victim: None,
             fault_ms: [50, 400, 2_000][rng.usize(..3)],
+            cache_bytes: 1 << 20,
             options: options(&mut rng, nodes),
+        };
+        plan.with_damage(&mut rng)
+    }
+
+    /// Some of those in which anything goes wrong get wrong bits, and some a single victim.
+    fn with_damage(mut self, rng: &mut fastrand::Rng) -> Plan {
+        if self.faults.are_none() {
+            return self;
+        }
+        if rng.u8(..3) == 0 {
+            self.faults.rot = true;
+            // Or blocks come from memory, where nothing is wrong with them, and tables are never made.
+            self.cache_bytes = 0;
+            self.options.memtable_bytes = 2 << 10;
+            self.value_bytes_max = 2_000;
+        } else if self.copies > 1 && rng.u8(..3) == 0 {
+            self.victim = Some(rng.u16(1..=self.nodes));
+            self.faults.full_disks = true;
+            // Writes that it misses are acknowledged all the same.
+            self.write_quorum = self.write_quorum.min(self.copies - 1);
+            // Reads bring replicas up to date: with many of them nobody sees that a hint is missing.
+            self.odds.get = 5;
+        }
+        self
+    }
+
+    /// Hints are lost with the node that keeps them, and with the one they are of.
+    #[must_use]
+    pub fn keeps_all_hints(&self) -> bool {
+        self.victim.is_some() || !self.faults.end_nodes()
+    }
+
+    /// The node that is asked in place of `node`.
+    #[must_use]
+    pub fn asked(&self, node: u16) -> u16 {
+        match self.victim == Some(node) {
+            true => node % self.nodes + 1,
+            false => node,
         }
     }
 
@@ -162,6 +211,7 @@ impl Faults {
             skews: rng.u8(..3) == 0,
             full_disks: rng.u8(..4) == 0,
             failing_disks: rng.u8(..4) == 0,
+            rot: false,
         }
     }
 }
@@ -207,6 +257,14 @@ mod tests {
         }
         let calm = plans.iter().filter(|plan| plan.faults.are_none()).count();
         assert!((20..200).contains(&calm), "{calm}");
+        let rotten = plans.iter().filter(|plan| plan.faults.rot).count();
+        assert!((50..250).contains(&rotten), "{rotten}");
+        let victims: Vec<&Plan> = plans.iter().filter(|plan| plan.victim.is_some()).collect();
+        assert!((50..250).contains(&victims.len()), "{}", victims.len());
+        for plan in victims {
+            assert!((1..=plan.nodes).all(|node| plan.asked(node) <= plan.nodes));
+            assert!((1..=plan.nodes).all(|node| Some(plan.asked(node)) != plan.victim));
+        }
         assert!((0..50).all(|seed| Plan::draw(seed, 1).nodes == 1));
     }
 }

@@ -153,7 +153,7 @@ impl Town {
                 ..plan.options.clone()
             },
             shards: plan.shards,
-            cache_bytes: 1 << 20,
+            cache_bytes: plan.cache_bytes,
             listen: vec![address(node)],
             door: Door::default(),
             cluster: (plan.nodes > 1).then(|| self.cluster(node)),
@@ -287,6 +287,24 @@ impl Town {
             false => disk.fail_at(at, Fault::Io),
         }
         self.node_mut(node).excused = true;
+    }
+
+    /// One in so many reads of tables has a wrong bit. The node may give up: one it cannot open is one it is without.
+    pub(super) fn rot_disk(&mut self, node: u16, one_in: u32) {
+        self.disk(node).rot_reads("/sst/", one_in);
+        self.node_mut(node).excused = true;
+    }
+
+    pub(super) fn end_rot(&self) {
+        for node in self.names() {
+            self.disk(node).end_rot();
+        }
+    }
+
+    pub(super) fn rotten_reads(&self) -> u64 {
+        self.names()
+            .map(|node| self.disk(node).rotten_reads())
+            .sum()
     }
 
     /// Every disk has room again.
