@@ -163,9 +163,20 @@ impl Peers {
         deadline: Duration,
         message: &Message<'_>,
     ) -> Result<(), NotSent> {
-        let peer = &mut self.peers[node.index()];
-        let core = peer.core_for(hash).ok_or(NotSent::Down)?;
-        let link = &mut peer.links[core];
+        let core = self.peers[node.index()].core_for(hash);
+        let core = core.ok_or(NotSent::Down)? as u16;
+        self.send_on(Spot { node, core }, (ticket, what), deadline, message)
+    }
+
+    /// The same, on one link.
+    fn send_on(
+        &mut self,
+        spot: Spot,
+        (ticket, what): (u64, What),
+        deadline: Duration,
+        message: &Message<'_>,
+    ) -> Result<(), NotSent> {
+        let link = &mut self.peers[spot.node.index()].links[usize::from(spot.core)];
         let token = link.phase.token().ok_or(NotSent::Down)?;
         if link.requests >= PEER_REQUESTS_MAX || link.unsent() >= PEER_UNSENT_BYTES_MAX {
             return Err(NotSent::Busy);
@@ -323,14 +334,21 @@ impl Peers {
         }
     }
 
+    /// Asks on every open link: one that is never used would be closed as silent by the other side, perhaps in the very
+    /// moment in which its first request leaves.
     fn ping_all(&mut self) {
         let wall_ms = self.rt.wall_ms();
         let nodes: Vec<NodeId> = self.others().collect();
         for node in nodes {
-            // A link that takes no more has enough on its way to be judged by.
-            let ping = Message::Ping { wall_ms };
-            let request = (self.pinged_at.0, What::Ping);
-            self.send(node, None, request, PING_INTERVAL, &ping).ok();
+            for core in 0..self.peers[node.index()].links.len() as u16 {
+                let spot = Spot { node, core };
+                if self.link(spot).is_open() {
+                    // A link that takes no more has enough on its way to be judged by.
+                    let ping = Message::Ping { wall_ms };
+                    let request = (self.pinged_at.0, What::Ping);
+                    self.send_on(spot, request, PING_INTERVAL, &ping).ok();
+                }
+            }
         }
     }
 

@@ -15,8 +15,8 @@
 //! - disk completions: the rings of glommio deliver them as task work with a signal's force, which ends the system
 //!   call with EINTR. One delivered just before the doze is not noticed: it waits for its end.
 //! - other cores: they wake whatever waker is registered, and here it is an [`Alarm`], an eventfd in the set.
-//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most DOZE_MAX, which is why
-//!   nothing dozes twice without a turn in between that had something to do.
+//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most DOZE_MAX, because a doze that
+//!   brings nothing is followed by a park, and one that is interrupted by a turn of the reactor.
 
 #![expect(unsafe_code, reason = "eventfd and epoll_pwait2 have no safe wrapper")]
 
