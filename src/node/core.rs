@@ -156,6 +156,8 @@ impl<'r> Core<'r> {
 
     fn become_ready(&mut self) {
         self.is_ready = true;
+        // Told before the node is announced: its `/health` must not go on saying that it is joining.
+        self.router.share_view();
         if self.rt.core() == 0 {
             self.on_listening();
         } else {
