@@ -82,6 +82,8 @@ start_redis() {
     on_core_0 redis-server --port 28379 --bind 127.0.0.1 --save '' --appendonly yes --appendfsync always --dir "$dir/redis"
     redis=$last
     until_open 28379
+    # The one key that redis-benchmark reads unless it is told to read at random.
+    redis-benchmark -p 28379 -n 1 -c 1 -d 100 -t set >/dev/null 2>&1
 }
 
 start_etcd() {
@@ -159,23 +161,24 @@ http() { # row server "pids" [bench arguments]
     before=$(ticks $pids)
     $pin "$kvstore" bench -quiet -cpus 1 -z "${seconds}s" -max-errors 100 -o json "$@" >"$dir/one.json"
     after=$(ticks $pids)
-    keep "$row" "$server" $((after - before)) $(awk '
+    keep "$row" "$server" $((after - before)) $(awk -v name="$row $server" '
         /"totals":/ { inside = 1 }
         inside && /"(requests|requests_per_s|failed|p50_ns|p99_ns|p999_ns)":/ {
             gsub(/[",:]/, ""); if (!($1 in seen)) seen[$1] = $2
         }
         /"response":/ { inside = 0 }
         END {
-            if (seen["failed"] > 0) print "warning: " seen["failed"] " requests failed" >"/dev/stderr"
+            if (seen["failed"] > 0) print "warning: " name ": " seen["failed"] " requests failed" >"/dev/stderr"
             print seen["requests"], seen["requests_per_s"], seen["p50_ns"] / 1000, seen["p99_ns"] / 1000, seen["p999_ns"] / 1000
         }' "$dir/one.json")
 }
 
 # redis speaks its own protocol: its own load generator. It tells no p99.9.
 redis() { # row connections pipeline command requests
-    local before after
+    local before after random=
+    if [ "$4" = set ]; then random="-r 100000"; fi
     before=$(ticks "$redis")
-    $pin redis-benchmark -p 28379 -c "$2" -P "$3" -n "$5" -d 100 -r 100000 -t "$4" --csv >"$dir/redis.csv" 2>/dev/null
+    $pin redis-benchmark -p 28379 -c "$2" -P "$3" -n "$5" -d 100 $random -t "$4" --csv >"$dir/redis.csv" 2>/dev/null
     after=$(ticks "$redis")
     keep "$1" redis $((after - before)) "$5" $(awk -F'","|"' -v name="${4^^}" '$2 == name {
         print $3, $6 * 1000, $8 * 1000, "-" }' "$dir/redis.csv")
@@ -200,7 +203,7 @@ puts() { # row connections
     http "$1" kvstore "$kv" -c "$2" -m POST -d "$body" http://127.0.0.1:28081/put
     [ -z "${nginx-}" ] || http "$1" nginx "$nginx" -c "$2" -m POST -d "$body" http://127.0.0.1:28080/
     [ -z "${redis-}" ] || redis "$1" "$2" 1 set $([ "$2" = 1 ] && echo $((500 * seconds)) || echo "$few")
-    [ -z "${etcd-}" ] || http "$1" etcd "$etcd" -c "$2" -m POST -d "$etcd_put" http://127.0.0.1:28479/v3/kv/put
+    [ -z "${etcd-}" ] || http "$1" etcd "$etcd" -c "$2" -m POST $etcd_keys -d "$etcd_put" http://127.0.0.1:28479/v3/kv/put
 }
 
 own() { # row [bench arguments]
@@ -235,9 +238,9 @@ three() { # row
     case $1 in
         put3)
             http "$1" kvstore "${trio[*]}" -c 64 -m POST -d "$body" "http://127.0.0.1:28181/put?w=2"
-            [ -z "${leader-}" ] || http "$1" etcd "${etcds[*]}" -c 64 -m POST -d "$etcd_put" http://127.0.0.1:$leader/v3/kv/put ;;
+            [ -z "${leader-}" ] || http "$1" etcd "${etcds[*]}" -c 64 -m POST $etcd_keys -d "$etcd_put" http://127.0.0.1:$leader/v3/kv/put ;;
         get3)
-            http "$1" kvstore "${trio[*]}" -c 64 "http://127.0.0.1:28181/get?key=bench:{{rand 100000}}&r=2"
+            http "$1" kvstore "${trio[*]}" -c 64 "http://127.0.0.1:28181/get?key=hot&r=2"
             [ -z "${leader-}" ] || http "$1" etcd "${etcds[*]}" -c 64 -m POST -d "$etcd_get" http://127.0.0.1:$leader/v3/kv/range ;;
     esac
 }
@@ -245,8 +248,10 @@ three() { # row
 # --- The run. ---
 
 start_kvstore
-etcd_put="{\"key\":\"$(base64_of bench:000001)\",\"value\":\"$(base64_of "$value")\"}"
-etcd_get="{\"key\":\"$(base64_of bench:000001)\"}"
+# Eight digits are base64 too, so a key is a number as it is.
+etcd_keys="-keys 100000 -key-format {seq:08}"
+etcd_put="{\"key\":\"{{key}}\",\"value\":\"$(base64_of "$value")\"}"
+etcd_get="{\"key\":\"$(base64_of hot)\"}"
 start_nginx
 start_redis
 for round in $(seq "$rounds"); do
@@ -282,6 +287,12 @@ if wanted put3 || wanted get3; then
     pin=
     kvstore_trio
     etcd_trio
+    sleep 4 # the members find each other
+    curl -sf -X POST "127.0.0.1:28181/put?w=3" -d "{\"key\":\"hot\",\"value\":\"$value\"}" >/dev/null
+    if [ -n "${leader-}" ]; then
+        hot="{\"key\":\"$(base64_of hot)\",\"value\":\"$(base64_of "$value")\"}"
+        curl -sf -X POST http://127.0.0.1:$leader/v3/kv/put -d "$hot" >/dev/null
+    fi
     for round in $(seq "$rounds"); do
         three put3
         three get3

@@ -76,7 +76,8 @@ pub fn verify(argv: &[String], out: &mut dyn Write) -> Result<ExitCode, StartErr
     let settled = clients::settle(&plan, &nodes, clock, &stop, wanted.settle, &mut watched);
     let settled = settled.map_err(machine)?;
     let code = tell(&plan, &nodes, &watched, &settled, out);
-    let left = clients::clear_up(&plan, &nodes, clock, &watched).map_err(machine)?;
+    let left = clients::clear_up(&plan, &nodes, clock, &stop, &settled.silent, &watched);
+    let left = left.map_err(machine)?;
     if left > 0 {
         let prefix = &plan.prefix;
         say(
@@ -88,10 +89,13 @@ pub fn verify(argv: &[String], out: &mut dyn Write) -> Result<ExitCode, StartErr
 }
 
 fn machine(error: std::io::Error) -> StartError {
-    StartError::new(
-        format!("this machine does not let clients run: {error}"),
-        "is there a limit of open files or threads (ulimit -n, ulimit -u)?",
-    )
+    StartError {
+        exit: UNASKED,
+        ..StartError::new(
+            format!("this machine does not let clients run: {error}"),
+            "is there a limit of open files or threads (ulimit -n, ulimit -u)?",
+        )
+    }
 }
 
 fn parse(argv: &[String]) -> Result<Wanted, StartError> {
@@ -163,9 +167,14 @@ fn reachable(wanted: &Wanted) -> Result<Vec<Node>, StartError> {
     let mut why = String::new();
     let mut answering = 0;
     for host in &wanted.authorities {
-        let found = early::resolve(host).map_err(|error| {
-            StartError::new(format!("{host}: {error}"), "is the name spelt right?")
-        })?;
+        let found = match early::resolve(host) {
+            Ok(found) => found,
+            // As good as a node that is down.
+            Err(error) => {
+                why = format!("{host}: {error}");
+                continue;
+            }
+        };
         let answers = match bench::reachable(&found) {
             Ok(address) => Some(address),
             Err(error) => {
@@ -274,7 +283,7 @@ fn tell(
     }
     match (
         kept && settled.unequal == 0,
-        told && settled.silent.is_empty(),
+        told && settled.silent.is_empty() && !settled.interrupted,
     ) {
         (false, _) => ExitCode::FAILURE,
         (true, false) => ExitCode::from(UNASKED),
@@ -288,6 +297,11 @@ fn tell(
 fn tell_copies(nodes: &[Node], settled: &Settled, out: &mut dyn Write) {
     let took = show_duration(settled.took);
     match settled.unequal {
+        0 if settled.interrupted => say(
+            out,
+            "interrupted: the copies were not compared to the end\n",
+        ),
+        0 if !settled.silent.is_empty() => say(out, "all copies that were seen are equal\n"),
         0 => say(out, &format!("all copies were equal after {took}\n")),
         unequal => say(
             out,

@@ -86,7 +86,7 @@ impl Clocks {
             return;
         }
         *place = Some(Seen {
-            lead_ms: wall_ms as i64 - run_ms(sent + doubt),
+            lead_ms: signed(wall_ms).saturating_sub(run_ms(sent + doubt)),
             doubt,
             at: now,
         });
@@ -95,14 +95,14 @@ impl Clocks {
     /// Compares all clocks with ours, and returns what changed.
     pub fn judge(&mut self, now: Instant, wall_ms: u64) -> &[News] {
         self.news.clear();
-        let ours = wall_ms as i64 - run_ms(now);
+        let ours = signed(wall_ms).saturating_sub(run_ms(now));
         let mut offsets = vec![0];
         for (index, place) in self.seen.iter_mut().enumerate() {
             let Some(seen) = place.filter(|seen| now.since(seen.at) < KEPT) else {
                 *place = None;
                 continue;
             };
-            let offset = shrunk(seen.lead_ms - ours, seen.doubt);
+            let offset = shrunk(seen.lead_ms.saturating_sub(ours), seen.doubt);
             offsets.push(offset);
             let node = NodeId(index as u16);
             let apart = &mut self.apart[index];
@@ -140,6 +140,11 @@ impl Clocks {
     pub fn offset_ms(&self) -> i64 {
         self.offset_ms
     }
+}
+
+/// What a peer calls its time may be anything.
+fn signed(wall_ms: u64) -> i64 {
+    i64::try_from(wall_ms).unwrap_or(i64::MAX)
 }
 
 fn run_ms(at: Instant) -> i64 {
@@ -244,6 +249,19 @@ mod tests {
         assert_eq!(judge(&mut clocks, 3500, 301), [News::Freed]);
         let together = [1, 2].map(|node| News::Together(NodeId(node)));
         assert_eq!(judge(&mut clocks, 4000, 0), together);
+    }
+
+    #[test]
+    fn a_time_beyond_all_calendars_is_only_far_away() {
+        let mut clocks = Clocks::new(3);
+        for (node, wall_ms) in [(1, u64::MAX), (2, 1 << 63)] {
+            clocks.heard(NodeId(node), at(0), at(1000), wall_ms);
+        }
+        judge(&mut clocks, 1000, 0);
+        assert!(clocks.fenced().is_some());
+        clocks.heard(NodeId(1), at(0), at(1000), 0);
+        judge(&mut clocks, 1000, 0);
+        assert!(clocks.fenced().is_none(), "in the middle");
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl<'a> Answer<'a> {
 
     /// Parses a whole head.
     fn parse(head: &'a [u8]) -> Result<Answer<'a>, &'static str> {
-        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Response::new(&mut headers);
         let whole = parsed.parse(head).is_ok_and(|status| status.is_complete());
         let (Some(status), Some(version), true) = (parsed.code, parsed.version, whole) else {
@@ -145,7 +145,13 @@ impl<'a> Answer<'a> {
             fields: &head[line_bytes..],
         };
         answer.keep_alive = match answer.field("connection") {
-            Some(option) => option.eq_ignore_ascii_case(b"keep-alive"),
+            Some(options) => {
+                let is = |name: &str| {
+                    let mut options = options.split(|&byte| byte == b',');
+                    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+                };
+                !is("close") && (version == 1 || is("keep-alive"))
+            }
             None => version == 1,
         };
         Ok(answer)
@@ -160,7 +166,9 @@ impl<'a> Answer<'a> {
             self.field("transfer-encoding"),
             self.field("content-length"),
         ) {
-            (Some(b"chunked"), None) => Ok(Rest::Chunked(Chunked::new())),
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
+                Ok(Rest::Chunked(Chunked::new()))
+            }
             (Some(_), _) => Err("bad Transfer-Encoding of an answer"),
             (None, None) => Ok(Rest::UntilClose),
             (None, Some(length)) => std::str::from_utf8(length)

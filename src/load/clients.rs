@@ -54,6 +54,8 @@ pub struct Settled {
     pub unequal: usize,
     /// Nodes that did not answer for some key, by their place.
     pub silent: BTreeSet<usize>,
+    /// Somebody was tired of waiting: whether the copies become equal is unknown.
+    pub interrupted: bool,
     pub took: Duration,
 }
 
@@ -180,7 +182,8 @@ pub fn settle(
             let equal = copies.windows(2).all(|pair| pair[0].act == pair[1].act);
             let over = clock.now() - start >= patience || stop.is_raised();
             if (equal && silent.is_empty()) || over {
-                settled.unequal += usize::from(!equal);
+                settled.interrupted |= stop.is_raised();
+                settled.unequal += usize::from(!equal && !settled.interrupted);
                 // Or every further key would wait for them.
                 asked.retain(|at| !silent.contains(at));
                 settled.silent.extend(silent);
@@ -235,13 +238,31 @@ fn copies<'n>(
     (copies, silent)
 }
 
-/// Deletes every key that was written. How many are there all the same. Every node is asked: the clock of one that was
+/// Deletes every key that was written, unless somebody is tired of waiting. How many are there all the same. Every node
+/// that is not `silent` is asked: the clock of one that was
 /// started again may be ahead of the others' (docs/guarantees.md), whose deletions are older than its writes then.
-pub fn clear_up(plan: &Plan, nodes: &[Node], clock: Clock, watched: &Watched) -> io::Result<usize> {
+pub fn clear_up(
+    plan: &Plan,
+    nodes: &[Node],
+    clock: Clock,
+    stop: &Stop,
+    silent: &BTreeSet<usize>,
+    watched: &Watched,
+) -> io::Result<usize> {
     let mut line = Line::new(clock)?;
     let mut left = 0;
+    let nodes: Vec<&Node> = (0..nodes.len())
+        .filter(|at| !silent.contains(at))
+        .map(|at| &nodes[at])
+        .collect();
+    // A first signal may have ended the watching; a second one ends this.
+    let was_raised = stop.is_raised();
     for key in written(&watched.history) {
-        for node in nodes {
+        if stop.is_raised() && !was_raised {
+            left += 1;
+            continue;
+        }
+        for node in &nodes {
             // Whether it worked is looked at below.
             put(plan, &Ask::Delete { key }, node, &mut line);
         }

@@ -128,7 +128,13 @@ impl<'a> Driver<'a> {
                         Ok(()) => {}
                         // Too many connections for this machine are no finding about the server.
                         Err(error) if net::is_exhaustion(&error) => return Err(error),
-                        Err(_) => self.worker.broken(at, self.clock.now(), Failure::Connect),
+                        Err(error) => {
+                            let failure = match error.kind() {
+                                io::ErrorKind::AddrNotAvailable => Failure::NoPort,
+                                _ => Failure::Connect,
+                            };
+                            self.worker.broken(at, self.clock.now(), failure);
+                        }
                     }
                 }
                 Todo::Close(at) => self.sockets.close(at),
@@ -165,13 +171,12 @@ impl<'a> Driver<'a> {
                 Ok(0) => return self.worker.ended(at, now),
                 Ok(read) => {
                     self.worker.received(at, now, &self.buffer[..read]);
-                    if read < self.buffer.len() && !ended {
+                    // It may be to be closed by now, and what is behind the bytes is of no interest.
+                    if !self.worker.is_open(at) || read < self.buffer.len() && !ended {
                         return;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Closed by the worker in this very turn.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(_) => return self.worker.broken(at, now, Failure::Closed),
             }
         }

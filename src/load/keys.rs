@@ -124,6 +124,11 @@ impl Keys {
         }
     }
 
+    /// The sequence goes on from there.
+    pub fn seek(&mut self, key: u64) {
+        self.next = key % self.count;
+    }
+
     /// The next key to ask for. With `latest` the last `unsure` keys of this thread are left out: they may not be
     /// written yet.
     pub fn draw(&mut self, rng: &mut fastrand::Rng, unsure: u64) -> u64 {

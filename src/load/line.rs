@@ -146,16 +146,22 @@ impl Line {
                 read => read?,
             };
             self.input.extend_from_slice(&self.buffer[..read]);
-            let (answered, consumed) = match self.answers.next(&self.input, method) {
-                Got::Answer { answer, consumed } => {
-                    (Some((own(&answer), answer.keep_alive)), consumed)
+            loop {
+                let (answered, more, consumed) = match self.answers.next(&self.input, method) {
+                    Got::Answer { answer, consumed } => {
+                        (Some((own(&answer), answer.keep_alive)), false, consumed)
+                    }
+                    Got::Interim { consumed } => (None, true, consumed),
+                    Got::NeedMore { consumed } => (None, false, consumed),
+                    Got::Bad { text } => return Err(io::Error::new(ErrorKind::InvalidData, text)),
+                };
+                drop(self.input.drain(..consumed));
+                if answered.is_some() {
+                    return Ok(answered);
                 }
-                Got::Interim { consumed } | Got::NeedMore { consumed } => (None, consumed),
-                Got::Bad { text } => return Err(io::Error::new(ErrorKind::InvalidData, text)),
-            };
-            drop(self.input.drain(..consumed));
-            if answered.is_some() {
-                return Ok(answered);
+                if !more {
+                    break;
+                }
             }
             if read == 0 {
                 let last = self.answers.closed();

@@ -35,6 +35,13 @@ impl Pace {
         )
     }
 
+    /// How many more are due before then.
+    #[must_use]
+    pub fn due_before(&self, until: Instant) -> u64 {
+        let nanos = until.0.saturating_sub(self.start.0) as f64;
+        ((nanos / self.nanos_between).ceil() as u64).saturating_sub(self.taken)
+    }
+
     /// The next one, if it is due by now.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         let due = self.due();
@@ -55,6 +62,9 @@ mod tests {
         assert_eq!(pace.take(Instant(999)), None);
         assert_eq!(pace.take(Instant(1_000)), Some(Instant(1_000)));
         assert_eq!(pace.take(Instant(1_000)), None);
+        assert_eq!(pace.due_before(Instant(0)), 0);
+        assert_eq!(pace.due_before(Instant(333_335_000)), 1);
+        assert_eq!(pace.due_before(Instant(2_000_000_000)), 5);
         let late = Instant(2_000_000_000);
         let due: Vec<_> = std::iter::from_fn(|| pace.take(late))
             .map(|due| due.0)

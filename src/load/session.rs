@@ -18,6 +18,10 @@ pub struct Session {
     pub target: usize,
     /// See [`Source::next`](super::source::Source::next).
     pub follow: Option<u64>,
+    /// The server has said that it closes after the answers under way: nothing more is to be sent.
+    pub closing: bool,
+    /// Whether anything was asked on this connection.
+    pub used: bool,
     /// Whether the worker has it on its list of those with room for a request.
     pub listed: bool,
     waiting: VecDeque<Waiting>,
@@ -56,6 +60,8 @@ impl Session {
             state: State::Closed(Instant(0)),
             target,
             follow: None,
+            closing: false,
+            used: false,
             listed: false,
             waiting: VecDeque::new(),
             out: Vec::new(),
@@ -72,6 +78,7 @@ impl Session {
     }
 
     pub fn asked(&mut self, waiting: Waiting) {
+        self.used = true;
         self.waiting.push_back(waiting);
     }
 

@@ -28,6 +28,8 @@ pub struct Source<'a> {
     /// Number of the next request, and how far from it the one after is.
     number: u64,
     step: u64,
+    /// Of the first request, and of its key in sequence.
+    first: (u64, u64),
     /// Number of the next write: of the thread in the upper 16 bits.
     write: u64,
     /// Requests of this thread that may be under way.
@@ -76,10 +78,18 @@ impl<'a> Source<'a> {
             keys: space.keys.for_thread(thread.index, thread.count, first_key),
             number,
             step,
+            first: (number, first_key),
             write: (thread.index as u64) << 48,
             in_flight: (thread.connections * plan.pipeline) as u64,
             body: Vec::new(),
         }
+    }
+
+    /// Begins with the first number and key again: those so far were for warming up.
+    pub fn restart(&mut self) {
+        let (number, key) = self.first;
+        self.number = number;
+        self.keys.seek(key);
     }
 
     /// Appends the next request to a target. `follow` belongs to the connection: the key that the put after this get is

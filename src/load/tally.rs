@@ -63,6 +63,8 @@ impl Op {
 pub enum Failure {
     /// The connection was refused, or could not be opened in time.
     Connect,
+    /// This machine has no free port: too many connections were closed a moment ago.
+    NoPort,
     /// The server closed or broke the connection before the answer was whole.
     Closed,
     /// No answer within the time allowed.
@@ -79,6 +81,9 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failure::Connect => f.write_str("connection refused or not opened in time"),
+            Failure::NoPort => f.write_str(
+                "no free port on this machine: too many connections closed a moment ago",
+            ),
             Failure::Closed => f.write_str("connection closed before the answer was whole"),
             Failure::TimedOut => f.write_str("no answer in time"),
             Failure::Malformed => f.write_str("not an HTTP/1.1 answer"),

@@ -55,6 +55,8 @@ pub struct Worker<'a> {
     /// Connections are opened at once, requests are sent from here on; they count from `measure_from` on.
     start: Instant,
     started: bool,
+    /// The first measured request has been sent.
+    measuring: bool,
     measure_from: Instant,
     /// Nothing is sent from here on.
     until: Option<Instant>,
@@ -71,6 +73,8 @@ pub struct Worker<'a> {
 struct Seconds {
     from: Instant,
     current: u32,
+    /// What came before the first measured request is left out.
+    begun: bool,
     tally: Tally,
     complete: Vec<(u32, Tally)>,
     last_ended: Instant,
@@ -78,6 +82,10 @@ struct Seconds {
 
 impl Seconds {
     fn turn(&mut self, now: Instant) {
+        if !self.begun && now >= self.from {
+            self.begun = true;
+            self.tally = Tally::default();
+        }
         let at = now.since(self.from).as_secs() / INTERVAL.as_secs();
         while u64::from(self.current) < at {
             let tally = std::mem::take(&mut self.tally);
@@ -122,12 +130,14 @@ impl<'a> Worker<'a> {
             left: requests.map(|(mine, _)| mine),
             start,
             started: false,
+            measuring: false,
             measure_from,
             until: plan.duration.map(|duration| measure_from + duration),
             main_op: plan.work.main_op(),
             seconds: Seconds {
                 from: measure_from,
                 current: 0,
+                begun: false,
                 tally: Tally::default(),
                 complete: Vec::new(),
                 last_ended: measure_from,
@@ -215,6 +225,11 @@ impl<'a> Worker<'a> {
         self.fill(at, now);
     }
 
+    #[must_use]
+    pub fn is_open(&self, at: usize) -> bool {
+        self.sessions[at].state == State::Open
+    }
+
     /// Whether it is not known yet that the connection stands.
     #[must_use]
     pub fn is_opening(&self, at: usize) -> bool {
@@ -224,7 +239,7 @@ impl<'a> Worker<'a> {
     /// Bytes came. The connection is to be kept unless `todo` says otherwise.
     pub fn received(&mut self, at: usize, now: Instant, bytes: &[u8]) {
         let (seconds, source) = (&mut self.seconds, &self.source);
-        let mut keep_alive = self.plan.keep_alive;
+        let mut keep_alive = self.plan.keep_alive && !self.sessions[at].closing;
         seconds.turn(now);
         seconds.tally.bytes_in += bytes.len() as u64;
         let taken = self.sessions[at].received(bytes, |waiting, answer| {
@@ -235,6 +250,8 @@ impl<'a> Worker<'a> {
             self.broken(at, now, failure);
         } else if !keep_alive && self.sessions[at].depth() == 0 {
             self.close(at, now);
+        } else if !keep_alive {
+            self.sessions[at].closing = true;
         } else {
             self.fill(at, now);
         }
@@ -286,8 +303,14 @@ impl<'a> Worker<'a> {
     }
 
     fn close(&mut self, at: usize, now: Instant) {
+        // A server that closes what it has just accepted is not to be called without end.
+        let pause = if self.sessions[at].used {
+            Duration::ZERO
+        } else {
+            REOPEN_PAUSE
+        };
         // Nothing is under way on it.
-        self.sessions[at].reset(now).for_each(drop);
+        self.sessions[at].reset(now + pause).for_each(drop);
         self.reopen(at, now);
     }
 
@@ -321,6 +344,9 @@ impl<'a> Worker<'a> {
         let measured = intended.unwrap_or(now) >= self.measure_from;
         if measured && let Some(left) = &mut self.left {
             *left -= 1;
+        }
+        if measured && !std::mem::replace(&mut self.measuring, true) {
+            self.source.restart();
         }
         Some((intended, measured))
     }
@@ -374,7 +400,7 @@ impl<'a> Worker<'a> {
         } else {
             1
         };
-        session.state == State::Open && session.depth() < most
+        session.state == State::Open && !session.closing && session.depth() < most
     }
 
     fn send(&mut self, at: usize, now: Instant, intended: Option<Instant>, measured: bool) {
@@ -404,13 +430,11 @@ impl<'a> Worker<'a> {
     /// The end of this thread's part: the interval under way, when the last request ended, and how many were due and
     /// never sent.
     #[must_use]
-    pub fn finish(mut self, now: Instant) -> (u32, Tally, Instant, u64) {
+    pub fn finish(self, now: Instant) -> (u32, Tally, Instant, u64) {
         let mut unsent = 0;
-        if let (Some(pace), None) = (&mut self.pace, self.left) {
+        if let (Some(pace), None) = (&self.pace, self.left) {
             let until = self.until.unwrap_or(now).min(now);
-            while pace.due() < until && pace.take(until).is_some() {
-                unsent += 1;
-            }
+            unsent = pace.due_before(until);
         }
         let seconds = self.seconds;
         (seconds.current, seconds.tally, seconds.last_ended, unsent)
@@ -636,6 +660,41 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_to_be_closed_gets_no_request_more() {
+        let plan = Plan {
+            connections: 1,
+            pipeline: 2,
+            ..plan()
+        };
+        let mut worker = Worker::new(&plan, 0, ms(0));
+        let mut world = World::new();
+        world.silent = true;
+        world.turn(&mut worker, ms(0));
+        let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+        worker.received(0, ms(1), last);
+        assert!(worker.is_open(0));
+        world.turn(&mut worker, ms(1));
+        assert_eq!((world.sent.len(), world.opened), (2, 1));
+        worker.received(0, ms(2), OK);
+        assert!(!worker.is_open(0));
+        world.turn(&mut worker, ms(2));
+        assert_eq!((world.sent.len(), world.opened), (4, 2), "opened once");
+        // A server that closes a connection on which nothing was asked is left alone for a moment.
+        let plan = Plan {
+            rate: Some(1.0),
+            ..plan
+        };
+        let mut worker = Worker::new(&plan, 0, ms(1000));
+        let mut world = World::new();
+        world.turn(&mut worker, ms(0));
+        worker.ended(0, ms(1));
+        world.turn(&mut worker, ms(1));
+        assert_eq!(world.opened, 1);
+        world.turn(&mut worker, ms(200));
+        assert_eq!(world.opened, 2);
+    }
+
+    #[test]
     fn a_refused_connection_costs_a_request_and_a_pause() {
         let mut plan = plan();
         plan.connections = 1;
@@ -672,7 +731,10 @@ mod tests {
         world.turn(&mut worker, ms(150));
         worker.stop(ms(150));
         assert!(!worker.is_done(ms(1150)) && worker.is_done(ms(1151)));
+        // Those before have numbers of their own, and are in no sum.
+        assert_eq!(numbers(&world.sent[99..103]), [99, 0, 1, 2]);
         let (_, tally, _, _) = worker.finish(ms(1151));
         assert_eq!(tally.ended(), 50);
+        assert_eq!(tally.bytes_in, 50 * OK.len() as u64);
     }
 }

@@ -64,7 +64,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "t",
         "duration",
         "20s",
-        "time limit of a request; a bare number is seconds",
+        "time limit of a request, 0 for none; a bare number is seconds",
     ),
     flag(
         "o",
@@ -178,6 +178,12 @@ pub(super) fn wrong(name: &str, value: &str, needs: &str) -> StartError {
     StartError::usage(format!("-{name} {value:?}: {needs}"), ALL_FLAGS)
 }
 
+/// Requests per second; of all connections together, too.
+const RATE_MIN: f64 = 0.001;
+pub(super) const RATE_MAX: f64 = 1e9;
+/// More threads than any machine has use for.
+pub(super) const THREADS_MAX: u64 = 1024;
+
 /// For clap.
 pub(super) fn command() -> Command {
     command_of(FLAGS.iter().map(|flag| match flag.value {
@@ -263,8 +269,8 @@ impl Given<'_> {
         let rate = value
             .parse()
             .ok()
-            .filter(|rate: &f64| *rate > 0.0 && *rate <= 1e9);
-        let needs = "requests per second, more than 0";
+            .filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+        let needs = "requests per second, from 0.001 to 1000000000";
         rate.map(Some).ok_or_else(|| wrong(name, value, needs))
     }
 }

@@ -97,7 +97,7 @@ fn verdict(outcome: &Outcome, max_errors: f64, interrupted: bool) -> ExitCode {
     let (ended, failed) = (outcome.total.ended(), outcome.total.failed());
     if interrupted {
         ExitCode::from(EXIT_INTERRUPTED)
-    } else if failed as f64 * 100.0 > ended as f64 * max_errors {
+    } else if ended == 0 || failed as f64 * 100.0 > ended as f64 * max_errors {
         ExitCode::from(EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
@@ -238,6 +238,17 @@ fn load(plan: &Plan, wanted: &Wanted, stop: &Stop) -> Result<(), StartError> {
         stop,
         run::progress(wanted.quiet, "load "),
     )?;
+    if stop.is_raised() {
+        let error = format!(
+            "interrupted when {} of {batches} batches were loaded",
+            ran.total.ended()
+        );
+        let hint = "nothing was measured; the keys that were written stay";
+        return Err(StartError {
+            exit: EXIT_INTERRUPTED,
+            ..StartError::new(error, hint)
+        });
+    }
     if let Some((failure, count)) = ran.total.failures.first_key_value() {
         let error = format!("the load phase failed: {count} of {batches} batches: {failure}");
         let remedy = "-load is for servers with POST /batch; see what the server's log says";
@@ -282,6 +293,9 @@ fn described(wanted: &Wanted, plan: &Plan, argv: &[String]) -> Described {
 fn warnings(outcome: &Outcome, unsent: u64) -> Vec<String> {
     let total = &outcome.total;
     let mut warnings = Vec::new();
+    if total.ended() == 0 {
+        warnings.push("nothing was measured: no request ended".to_string());
+    }
     let busy = total.busy.as_secs_f64() / total.watched.as_secs_f64().max(1e-9);
     if busy > BUSY_HIGH {
         warnings.push(format!(

@@ -31,7 +31,15 @@ pub(in crate::cli) fn url(text: &str) -> Result<Url, StartError> {
     let (authority, path) = rest.split_at(path_at);
     let slash = if path.starts_with('/') { "" } else { "/" };
     let path = format!("{slash}{path}");
-    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) && !path.contains("{{") {
+    // Between the places of a template; inside them a space is grammar.
+    let outside = path.split("{{").map(|piece| match piece.split_once("}}") {
+        Some((_, after)) => after,
+        None => piece,
+    });
+    if outside
+        .flat_map(str::bytes)
+        .any(|byte| byte <= b' ' || byte == 0x7f)
+    {
         return Err(refused(
             "a space or control character, which must be percent-encoded",
         ));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 
-use super::flags::{self, ALL_FLAGS, Given, wrong};
+use super::flags::{self, ALL_FLAGS, Given, RATE_MAX, THREADS_MAX, wrong};
 use super::url::{Url, url};
 use crate::cli::StartError;
 use crate::cli::args::{Mistake, mistake, rewrite};
@@ -107,6 +107,9 @@ fn wanted(given: &Given<'_>, urls: Vec<Url>) -> Result<Wanted, StartError> {
     let what = what(given)?;
     check_urls(&urls, &what)?;
     let duration = given.duration("z")?;
+    if duration == Some(Duration::ZERO) {
+        return Err(wrong("z", "0", "a duration such as 10s"));
+    }
     let requests = match duration {
         Some(_) => None,
         None => Some(given.number("n", 1, u64::MAX >> 1)?),
@@ -118,7 +121,7 @@ fn wanted(given: &Given<'_>, urls: Vec<Url>) -> Result<Wanted, StartError> {
     given.is_on("disable-redirects")?;
     let threads = match given.text("cpus") {
         None => None,
-        Some(_) => Some(given.count("cpus")?),
+        Some(_) => Some(given.number("cpus", 1, THREADS_MAX)? as usize),
     };
     Ok(Wanted {
         urls,
@@ -129,12 +132,16 @@ fn wanted(given: &Given<'_>, urls: Vec<Url>) -> Result<Wanted, StartError> {
         pipeline: pipeline(given, &what)?,
         rate: rate(given, connections)?,
         warmup: given.duration("warmup")?.unwrap_or_default(),
-        timeout: given.duration("t")?.unwrap_or(Duration::from_secs(20)),
+        timeout: match given.duration("t")? {
+            None => Duration::from_secs(20),
+            Some(Duration::ZERO) => Duration::MAX,
+            Some(limit) => limit,
+        },
         keep_alive: !given.is_on("disable-keepalive")?,
         seed: given.number("seed", 0, u64::MAX)?,
         verify: given.is_on("verify")?,
         fields: fields(given)?,
-        host: given.text("host").map(str::to_string),
+        host: host(given)?,
         query: consistency(given)?,
         distribution: distribution(given, &what)?,
         what,
@@ -172,6 +179,16 @@ fn check_urls(urls: &[Url], what: &What) -> Result<(), StartError> {
     }
 }
 
+/// For the Host field.
+fn host(given: &Given<'_>) -> Result<Option<String>, StartError> {
+    match given.text("host") {
+        Some(host) if host.bytes().any(|byte| byte <= b' ' || byte == 0x7f) => {
+            Err(wrong("host", host, "a name without spaces and line ends"))
+        }
+        host => Ok(host.map(str::to_string)),
+    }
+}
+
 /// Over all connections.
 fn rate(given: &Given<'_>, connections: usize) -> Result<Option<f64>, StartError> {
     let of_each = given.rate("q")?.map(|each| each * connections as f64);
@@ -179,6 +196,10 @@ fn rate(given: &Given<'_>, connections: usize) -> Result<Option<f64>, StartError
         (Some(_), Some(_)) => Err(StartError::usage(
             "-q and -rate are two ways to say one thing",
             "-q is per connection, -rate over all of them",
+        )),
+        (Some(all), None) if all > RATE_MAX => Err(StartError::usage(
+            format!("-q for {connections} connections comes to {all} requests per second"),
+            format!("at most {RATE_MAX}"),
         )),
         (of_each, of_all) => Ok(of_all.or(of_each)),
     }
@@ -421,6 +442,13 @@ mod tests {
             ),
             (&["-n", "0", "h:1"], "-n \"0\": a number from 1"),
             (&["-z", "soon", "h:1"], "-z \"soon\": a duration"),
+            (&["-z", "0s", "h:1"], "-z \"0\": a duration"),
+            (&["-rate", "0", "h:1"], "from 0.001"),
+            (&["-rate", "1e-20", "h:1"], "from 0.001"),
+            (&["-q", "1e9", "-c", "9", "h:1"], "comes to"),
+            (&["-host", "a\r\nX: y", "h:1"], "-host"),
+            (&["http://h:1/a b"], "percent-encoded"),
+            (&["http://h:1/{{seq}} b"], "percent-encoded"),
             (
                 &["-q", "1", "-rate", "1", "h:1"],
                 "two ways to say one thing",

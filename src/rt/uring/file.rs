@@ -51,7 +51,7 @@ impl File {
                 how.write(true).custom_flags(libc::O_DSYNC);
             }
         }
-        turn::queued();
+        let _under_way = turn::queued();
         let opened = how.dma_open(&path).await.map_err(plain);
         let file = opened.map_err(|error| named("open", &path, &error))?;
         let len = Cell::new(length(&file)?);
@@ -73,7 +73,7 @@ impl File {
         let first = pos - pos % PAGE;
         let head = usize::try_from(pos - first).expect("less than a page");
         let span = usize::try_from(end - first).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        turn::queued();
+        let _under_way = turn::queued();
         let pages = self
             .file
             .read_at_aligned(first, span)
@@ -94,7 +94,7 @@ impl File {
 
     pub(in crate::rt) async fn write_at(&self, buf: Buf, pos: u64) -> io::Result<()> {
         let len = buf.0.len();
-        turn::queued();
+        let _under_way = turn::queued();
         let count = self.file.write_at(buf.0, pos).await.map_err(plain)?;
         if count < len {
             // The only cause of a short write to a file is a full disk. Not repeated for the rest: the caller
@@ -109,7 +109,7 @@ impl File {
     }
 
     pub(in crate::rt) async fn sync(&self) -> io::Result<()> {
-        turn::queued();
+        let _under_way = turn::queued();
         self.file.fdatasync().await.map_err(plain)
     }
 }

@@ -370,8 +370,8 @@ impl Net {
             if turn::is_awaited() {
                 self.core.turn_reactor().await;
             }
-            if turn::is_awaited() {
-                // Somebody keeps the disk busy: the executor is the better place to wait.
+            if turn::is_awaited() || turn::is_under_way() {
+                // Of the end of a write the rings tell the executor alone.
                 break;
             }
             match self.doze(till, ready) {
@@ -390,8 +390,11 @@ impl Net {
         let waiting = &mut self.waiting;
         let timer = till.map(|till| Timer::new(until(&self.core, till)));
         let _parked = self.core.pulse().park();
-        wait(set, waiting, timer, ready).await;
-        self.core.note_turn();
+        match wait(set, waiting, timer, ready).await {
+            true => self.core.note_turn(),
+            // Or deadlines close to each other could keep the reactor waiting for ever.
+            false => self.core.turn_reactor().await,
+        }
         Ok(())
     }
 

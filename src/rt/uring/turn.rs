@@ -30,11 +30,29 @@ pub(super) const INTERVAL_MAX: Duration = Duration::from_micros(200);
 thread_local! {
     /// An operation has been queued that the kernel has not been told of: that takes a turn of the reactor.
     static AWAITED: Cell<bool> = const { Cell::new(false) };
+    /// Operations on the disk that have not come back.
+    static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
 }
 
+/// An operation on the disk, until it has come back or nobody waits for it any more.
+pub(super) struct UnderWay(());
+
 /// Something was queued for the disk.
-pub(super) fn queued() {
+pub(super) fn queued() -> UnderWay {
     AWAITED.set(true);
+    UNDER_WAY.set(UNDER_WAY.get() + 1);
+    UnderWay(())
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.set(UNDER_WAY.get() - 1);
+    }
+}
+
+/// Whether the disk owes an answer.
+pub(super) fn is_under_way() -> bool {
+    UNDER_WAY.get() > 0
 }
 
 /// Whether something is queued for the disk that may not have left yet.

@@ -18,19 +18,22 @@ use glommio::timer::Timer;
 
 use crate::base::limits::ACCEPT_PAUSE;
 
-/// Until the set has an event, the timer is over, or `ready` says so.
+/// Until the set has an event, the timer is over, or `ready` says so. False: that was so at once, and the reactor has not
+/// turned.
 pub(super) async fn wait(
     set: RawFd,
     waiting: &mut Option<Waiting>,
     mut timer: Option<Timer>,
     ready: &mut dyn FnMut(&mut Context<'_>) -> bool,
-) {
+) -> bool {
     // A completion found at the first look is of an event long dealt with: the last park ended before it
     // came. A new POLL_ADD looks at the set when it is submitted, so nothing since the last look at the sockets
     // is missed.
     let mut fresh = false;
     let mut nap: Option<Timer> = None;
+    let mut looks = 0;
     poll_fn(|cx| {
+        looks += 1;
         if ready(cx) {
             return Poll::Ready(());
         }
@@ -66,6 +69,7 @@ pub(super) async fn wait(
         }
     })
     .await;
+    looks > 1
 }
 
 /// One POLL_ADD on the epoll set, in flight or completed.
