@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! nothing to do ─▶ doze, at most DOZE_MAX ─┬─ a socket is ready, or the alarm was rung ─▶ go on
-//!                                          ├─ interrupted: a disk operation has completed ─▶ reactor
+//!                                          ├─ interrupted: something is for the rings ─▶ reactor
 //!                                          └─ over ─▶ park in the executor
 //! ```
 //!
@@ -12,8 +12,8 @@
 //!
 //! What the executor would wake for while it sleeps, and what becomes of it here:
 //! - sockets: in the set.
-//! - disk completions: the rings of glommio deliver them as task work with a signal's force, which ends the system
-//!   call with EINTR. One delivered just before the doze is not noticed: it waits for its end.
+//! - disk completions: while the disk owes an answer nobody dozes (`turn.rs`). A completion that is task work would end
+//!   the system call with EINTR, but a durable write is done by a worker of the kernel, which only fills the ring.
 //! - other cores: they wake whatever waker is registered, and here it is an [`Alarm`], an eventfd in the set.
 //! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most DOZE_MAX, because a doze that
 //!   brings nothing is followed by a park, and one that is interrupted by a turn of the reactor.
