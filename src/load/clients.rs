@@ -255,7 +255,7 @@ pub fn clear_up(
         .filter(|at| !silent.contains(at))
         .map(|at| &nodes[at])
         .collect();
-    // A first signal may have ended the watching; a second one ends this.
+    // A signal that came before has ended the watching; one that comes now ends this.
     let was_raised = stop.is_raised();
     for key in written(&watched.history) {
         if stop.is_raised() && !was_raised {

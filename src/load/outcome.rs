@@ -12,7 +12,7 @@ pub struct Described {
     /// As typed, the program's name first.
     pub command: Vec<String>,
     pub targets: Vec<String>,
-    /// `get`, `ycsb-a`, …; or the method and path of the request.
+    /// `get`, `ycsb-a`, …; or the method of the request.
     pub workload: String,
     pub connections: usize,
     pub threads: usize,
@@ -22,7 +22,7 @@ pub struct Described {
     pub warmup: Duration,
     pub requests: Option<u64>,
     pub duration: Option<Duration>,
-    /// Seconds since 1970 at the first measured request.
+    /// Milliseconds since 1970 at the first measured request.
     pub began_unix_ms: u64,
 }
 

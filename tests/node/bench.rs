@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Output;
 
 use crate::process::{Node, command, output, scratch};
@@ -231,6 +231,44 @@ fn other_servers_and_their_lies() {
         .map(|of| of["why"].to_string())
         .collect();
     assert_eq!(why.len(), 2, "{why:?}");
+}
+
+/// Answer and end of the stream may come as one event: that must not look like two connections that end.
+#[test]
+fn a_server_that_closes_is_called_once_for_each_request() {
+    let dir = scratch();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let server = std::thread::spawn(move || {
+        let (mut accepted, mut request) = (0, [0; 4096]);
+        loop {
+            let (mut socket, _) = listener.accept().expect("a client");
+            accepted += 1;
+            match socket.read(&mut request) {
+                Ok(read) if request[..read].starts_with(b"END") => return accepted,
+                Ok(1..) => {
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+                    socket.write_all(answer).expect("sent");
+                }
+                // A connection that was only looked at.
+                _ => {}
+            }
+        }
+    });
+    let (ended, text) = bench(
+        dir.path(),
+        &["-n", "100", "-c", "1", "-o", "json", &format!("{address}/")],
+    );
+    let mut last = TcpStream::connect(address).expect("it listens");
+    last.write_all(b"END").expect("sent");
+    let accepted = server.join().expect("served");
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(json(&text)["totals"]["requests"], 100);
+    assert_eq!(
+        accepted, 102,
+        "one to look, one for each request, one to end"
+    );
 }
 
 #[test]
