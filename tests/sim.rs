@@ -237,6 +237,7 @@ fn cluster() {
             kills,
             crashes,
             stops,
+            pauses,
             skews,
             full,
             failures,
@@ -247,7 +248,7 @@ fn cluster() {
         for count in [not_applied, unknown, unread, failures] {
             assert!(count > 20, "{sum:?}");
         }
-        for count in [kills, crashes, stops, skews] {
+        for count in [kills, crashes, stops, pauses, skews] {
             assert!(count > 50, "{sum:?}");
         }
         assert!(cuts > 50 && healed > 500 && rotten > 100, "{sum:?}");

@@ -205,13 +205,13 @@ impl Exec {
         None
     }
 
-    /// Polls one spawned task, if it still exists and its process lives.
+    /// Polls one spawned task, if it still exists and its process lives. Of a paused process it is polled later.
     pub(super) fn poll_task(&self, id: u64) {
-        let taken = self
-            .tasks
-            .borrow_mut()
-            .get_mut(&id)
-            .and_then(|task| Some((task.future.take()?, Arc::clone(&task.waker))));
+        let taken = self.tasks.borrow_mut().get_mut(&id).and_then(|task| {
+            let held = task.life.holds(&task.waker);
+            let future = task.future.take_if(|_| !held)?;
+            Some((future, Arc::clone(&task.waker)))
+        });
         let Some((mut future, waker)) = taken else {
             return;
         };

@@ -28,11 +28,12 @@ use std::future::{Future, pending, poll_fn};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use self::disk::{Disk, Drive};
-use self::exec::{Exec, Sleep, Step};
+use self::exec::{Exec, Sleep, Step, TaskWaker};
 use self::net::Network;
 use super::stop::Stop;
 use super::{Inner, Rt};
@@ -70,11 +71,38 @@ struct Shared {
 struct Life {
     alive: Cell<bool>,
     stop: Stop,
+    paused: Cell<bool>,
+    /// Tasks whose turn came during a pause.
+    held: RefCell<Vec<Arc<TaskWaker>>>,
 }
 
 impl Life {
+    fn new() -> Life {
+        Life {
+            alive: Cell::new(true),
+            stop: Stop::default(),
+            paused: Cell::new(false),
+            held: RefCell::default(),
+        }
+    }
+
     fn is_alive(&self) -> bool {
         self.alive.get()
+    }
+
+    /// Whether the task has to wait for the end of a pause, after which it is woken.
+    fn holds(&self, task: &Arc<TaskWaker>) -> bool {
+        if self.paused.get() {
+            self.held.borrow_mut().push(Arc::clone(task));
+        }
+        self.paused.get()
+    }
+
+    fn resume(&self) {
+        self.paused.set(false);
+        for task in self.held.take() {
+            task.wake_by_ref();
+        }
     }
 }
 
@@ -120,10 +148,7 @@ impl World {
     /// Starts a process on the node: one runtime per core. A process still running there is killed first.
     pub fn boot(&self, node: u16, cores: usize) -> Vec<Rt> {
         self.kill(node);
-        let life = Rc::new(Life {
-            alive: Cell::new(true),
-            stop: Stop::default(),
-        });
+        let life = Rc::new(Life::new());
         self.shared
             .lives
             .borrow_mut()
@@ -156,19 +181,19 @@ impl World {
             unreachable!("a world runs simulated runtimes only")
         };
         let life = Rc::clone(&process.life);
-        let waker = self.shared.exec.waker();
-        let id = waker.id;
-        let waker = Waker::from(waker);
+        let task = self.shared.exec.waker();
+        let waker = Waker::from(Arc::clone(&task));
         let mut cx = Context::from_waker(&waker);
         let mut future = pin!(future);
-        waker.wake_by_ref();
+        task.wake_by_ref();
         for _ in 0..STEPS_MAX {
             if !life.is_alive() {
                 return Err(Crashed);
             }
             match self.shared.exec.step(Instant(u64::MAX)) {
-                Step::Task(picked) if picked == id => {
-                    if let Poll::Ready(out) = future.as_mut().poll(&mut cx)
+                Step::Task(picked) if picked == task.id => {
+                    if !life.holds(&task)
+                        && let Poll::Ready(out) = future.as_mut().poll(&mut cx)
                         && life.is_alive()
                     {
                         return Ok(out);
@@ -218,6 +243,21 @@ impl World {
     pub fn stop(&self, node: u16) {
         if let Some(life) = self.shared.lives.borrow().get(&node) {
             life.stop.raise();
+        }
+    }
+
+    /// SIGSTOP: none of its tasks runs until [`World::resume`]. Its kernel goes on: connections are accepted and bytes
+    /// taken, up to its socket buffers. An operation of the disk that is under way ends after the pause.
+    pub fn pause(&self, node: u16) {
+        if let Some(life) = self.shared.lives.borrow().get(&node) {
+            life.paused.set(true);
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, node: u16) {
+        if let Some(life) = self.shared.lives.borrow().get(&node) {
+            life.resume();
         }
     }
 
@@ -450,6 +490,36 @@ mod tests {
         let world = World::new(11);
         let rt = world.boot(1, 1).remove(0);
         world.run(&rt, pending::<()>());
+    }
+
+    #[test]
+    fn a_paused_process_does_nothing_and_then_goes_on_where_it_was() {
+        let world = World::new(5);
+        let (rt, other) = (world.boot(1, 1).remove(0), world.boot(2, 1).remove(0));
+        let ticks = [0, 1].map(|_| Rc::new(Cell::new(0)));
+        for (rt, ticks) in [&rt, &other].into_iter().zip(&ticks) {
+            let (rt, ticks) = (rt.clone(), Rc::clone(ticks));
+            rt.clone().spawn(async move {
+                loop {
+                    rt.sleep(Duration::from_millis(1)).await;
+                    ticks.set(ticks.get() + 1);
+                }
+            });
+        }
+        world.run_for(Duration::from_millis(20));
+        let before = ticks[0].get();
+        assert!(before > 10);
+        world.pause(1);
+        world.run_for(Duration::from_millis(500));
+        assert_eq!(ticks[0].get(), before);
+        assert!(ticks[1].get() > 400, "the others go on");
+        world.resume(1);
+        world.run_for(Duration::from_millis(20));
+        assert!((before + 10..before + 30).contains(&ticks[0].get()));
+        world.pause(1);
+        world.kill(1);
+        world.run_for(Duration::from_millis(20));
+        assert!(!world.is_up(1));
     }
 
     #[test]

@@ -22,11 +22,12 @@ pub struct Report {
     pub unread: u64,
     /// Reads of one replica that must show whatever was kept for it.
     pub healed: u64,
-    /// Faults that took place: directions cut, SIGKILLs, power losses, orderly stops, wall clocks set.
+    /// Faults that took place: directions cut, SIGKILLs, power losses, orderly stops, processes paused, wall clocks set.
     pub cuts: u64,
     pub kills: u64,
     pub crashes: u64,
     pub stops: u64,
+    pub pauses: u64,
     pub skews: u64,
     /// Answers 507: the disk was full.
     pub full: u64,
@@ -52,6 +53,7 @@ impl Report {
         self.kills += other.kills;
         self.crashes += other.crashes;
         self.stops += other.stops;
+        self.pauses += other.pauses;
         self.skews += other.skews;
         self.full += other.full;
         self.failures += other.failures;

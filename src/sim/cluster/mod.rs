@@ -12,7 +12,7 @@
 //! The nodes are the production server, `node::run` on each core. A seed replays exactly; a failure tells the seed,
 //! the plan, the violation, and the last steps that led there.
 //!
-//! What it does not do: real time, real sockets, slow processes (a core is never stopped and continued).
+//! What it does not do: real time, real sockets, one slow core beside fast ones (a whole process is paused, or none).
 
 mod ask;
 mod book;

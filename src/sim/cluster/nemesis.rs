@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cut one way ─ cut both ways ─ cut one node off ─ heal the net       kill ─ power loss now ─ at a disk operation
-//! stop in order ─ set a wall clock ─ full disk ─ room again ─ failing disk ─ wrong bits in tables ─ right ones again
+//! stop in order ─ stand still and go on ─ set a wall clock ─ full disk ─ room again ─ failing disk ─ wrong bits in tables ─ right ones again
 //! ```
 //!
 //! Nodes start again by themselves (`town`). Nothing here is spared: all nodes may be down at once.
@@ -37,6 +37,7 @@ enum Act {
     /// In the middle of some operation of the disk.
     LosePowerSoon,
     Stop,
+    Pause,
     SetClock,
     FillDisk,
     MakeRoom,
@@ -46,7 +47,7 @@ enum Act {
 }
 
 fn allowed(faults: Faults) -> Vec<Act> {
-    let kinds: [(bool, &[Act]); 8] = [
+    let kinds: [(bool, &[Act]); 9] = [
         (
             faults.cuts,
             &[
@@ -60,6 +61,7 @@ fn allowed(faults: Faults) -> Vec<Act> {
         (faults.kills, &[Act::Kill]),
         (faults.crashes, &[Act::LosePower, Act::LosePowerSoon]),
         (faults.stops, &[Act::Stop]),
+        (faults.pauses, &[Act::Pause]),
         (faults.skews, &[Act::SetClock]),
         (faults.full_disks, &[Act::FillDisk, Act::MakeRoom]),
         (faults.failing_disks, &[Act::FailDisk]),
@@ -164,6 +166,11 @@ impl Nemesis {
             Act::Stop => {
                 town.stop(node);
                 book.count(|sums| sums.stops += 1);
+            }
+            Act::Pause => {
+                let most_ms = [50, 1_000, 8_000][self.rng.usize(..3)];
+                town.pause(node, Duration::from_millis(self.rng.u64(1..=most_ms)));
+                book.count(|sums| sums.pauses += 1);
             }
             Act::FillDisk => town.cramp_disk(node, self.rng.u64(..100_000)),
             Act::FailDisk => town.fail_disk(node, self.rng.u64(..30), self.rng.bool()),

@@ -76,6 +76,8 @@ pub struct Faults {
     pub failing_disks: bool,
     /// Tables are read with wrong bits.
     pub rot: bool,
+    /// A process stands still for a while (SIGSTOP) and goes on.
+    pub pauses: bool,
 }
 
 impl Faults {
@@ -133,7 +135,13 @@ impl Plan {
             cache_bytes: 1 << 20,
             options: options(&mut rng, nodes),
         };
-        plan.with_damage(&mut rng)
+        plan.with_damage(&mut rng).with_pauses(&mut rng)
+    }
+
+    /// A third of those in which anything goes wrong.
+    fn with_pauses(mut self, rng: &mut fastrand::Rng) -> Plan {
+        self.faults.pauses = !self.faults.are_none() && rng.u8(..3) == 0;
+        self
     }
 
     /// Some of those in which anything goes wrong get wrong bits, and some a single victim.
@@ -212,6 +220,7 @@ impl Faults {
             full_disks: rng.u8(..4) == 0,
             failing_disks: rng.u8(..4) == 0,
             rot: false,
+            pauses: false,
         }
     }
 }
@@ -259,6 +268,8 @@ mod tests {
         assert!((20..200).contains(&calm), "{calm}");
         let rotten = plans.iter().filter(|plan| plan.faults.rot).count();
         assert!((50..250).contains(&rotten), "{rotten}");
+        let pauses = plans.iter().filter(|plan| plan.faults.pauses).count();
+        assert!((50..250).contains(&pauses), "{pauses}");
         let victims: Vec<&Plan> = plans.iter().filter(|plan| plan.victim.is_some()).collect();
         assert!((50..250).contains(&victims.len()), "{}", victims.len());
         for plan in victims {

@@ -50,6 +50,8 @@ struct Node {
     announced: Rc<Cell<bool>>,
     /// How its cores ended.
     ends: Ends,
+    /// When it goes on; `None` while it is not paused.
+    paused_until: Option<Instant>,
     /// During this life its disk was too small, or to fail: it may give up.
     excused: bool,
 }
@@ -68,6 +70,7 @@ impl Town {
             cores: 1,
             down_until: None,
             ending_since: None,
+            paused_until: None,
             announced: Rc::default(),
             ends: Rc::default(),
             excused: false,
@@ -141,6 +144,7 @@ impl Town {
         fresh.cores = cores;
         fresh.down_until = None;
         fresh.ending_since = None;
+        fresh.paused_until = None;
         fresh.announced = announced;
         fresh.ends = ends;
     }
@@ -196,6 +200,13 @@ impl Town {
     pub(super) fn tend(&mut self) -> Result<(), Violation> {
         let now = self.world.now();
         for node in self.names() {
+            if self
+                .node(node)
+                .paused_until
+                .is_some_and(|until| until <= now)
+            {
+                self.resume(node);
+            }
             match self.node(node).down_until {
                 Some(until) if until <= now => self.boot(node),
                 Some(_) => {}
@@ -264,11 +275,23 @@ impl Town {
         };
         let until = self.world.now() + Duration::from_millis(rest_ms);
         self.node_mut(node).down_until = Some(until);
+        self.node_mut(node).paused_until = None;
     }
 
     pub(super) fn stop(&mut self, node: u16) {
         self.world.stop(node);
         self.node_mut(node).ending_since = Some(self.world.now());
+    }
+
+    pub(super) fn pause(&mut self, node: u16, span: Duration) {
+        self.world.pause(node);
+        self.node_mut(node).paused_until = Some(self.world.now() + span);
+    }
+
+    fn resume(&mut self, node: u16) {
+        self.step(&format!("node {node} goes on"));
+        self.world.resume(node);
+        self.node_mut(node).paused_until = None;
     }
 
     pub(super) fn disk(&self, node: u16) -> Disk {
@@ -319,10 +342,11 @@ impl Town {
     }
 
     /// Nothing goes wrong from here on.
-    pub(super) fn heal(&self) {
+    pub(super) fn heal(&mut self) {
         self.step("all is healed");
         self.world.heal();
         for node in self.names() {
+            self.resume(node);
             self.world.set_skew_ms(node, 0);
             self.disk(node).heal();
         }
