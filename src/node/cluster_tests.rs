@@ -35,6 +35,8 @@ struct Town {
     client: Rt,
     /// N.
     copies: usize,
+    /// Rows soon lie in tables, whose blocks are read from the disk each time.
+    on_disk: bool,
     nodes: Vec<Setup>,
 }
 
@@ -63,6 +65,7 @@ impl Town {
             world,
             client,
             copies: 3,
+            on_disk: false,
             nodes: (0..NODES).map(setup).collect(),
         };
         for node in 0..NODES {
@@ -114,6 +117,10 @@ impl Town {
         let mut config = config(SHARDS);
         config.store.node_uuid = setup.uuid.get();
         config.listen = vec![address(node)];
+        if self.on_disk {
+            config.store.memtable_bytes = 2 << 10;
+            config.cache_bytes = 0;
+        }
         config.cluster = Some(Cluster {
             topology: topology.expect("three members"),
             me: NodeId(node),
@@ -587,6 +594,48 @@ fn a_node_whose_clock_is_far_from_the_others_takes_no_writes() {
         town.world.set_skew_ms(ip_of(A), 0);
         town.until(A, "\"status\":\"ok\"");
         assert_eq!(town.ask(A, &all("4")), "200 OK", "SEED={seed}");
+    }
+}
+
+/// A damaged block of this node is no answer, and other replicas have the row.
+#[test]
+fn what_this_node_cannot_read_comes_from_another_replica() {
+    for seed in 0..4 {
+        let mut town = Town::new(seed);
+        town.on_disk = true;
+        let town = town.started();
+        let key = |at: u32| format!("key{at}");
+        let value = "v".repeat(300);
+        for at in 0..60 {
+            let body = format!("{{\"key\":\"{}\",\"value\":\"{value}\"}}", key(at));
+            let put = post("/put?w=3", &body);
+            let told = town.ask(A, &put);
+            assert!(told.starts_with("200 "), "SEED={seed}: {told}");
+        }
+        town.world.run_for(SOON);
+        town.world.disk(ip_of(A)).rot_reads("/sst/", 1);
+        for at in 0..60 {
+            let got = town.ask(A, &get(&format!("/get?r=1&key={}", key(at))));
+            assert!(
+                got.starts_with("200 ") && got.contains(&value),
+                "SEED={seed}: {got}"
+            );
+        }
+        assert!(town.world.disk(ip_of(A)).rotten_reads() > 20, "SEED={seed}");
+        // Alone it says so.
+        town.world.kill(ip_of(B));
+        town.world.kill(ip_of(C));
+        let alone: Vec<String> = (0..60)
+            .map(|at| town.ask(A, &get(&format!("/get?r=1&key={}", key(at)))))
+            .collect();
+        assert!(
+            alone.iter().any(|got| got.starts_with("50")),
+            "SEED={seed}: {alone:#?}"
+        );
+        assert!(
+            !alone.iter().any(|got| got.starts_with("404 ")),
+            "SEED={seed}: {alone:#?}"
+        );
     }
 }
 

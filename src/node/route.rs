@@ -257,12 +257,23 @@ impl Router {
                 return Some(Err(failure));
             }
             self.reads_waiting += 1;
-            self.start_read(Client::Place { place, written }, key, hash, needed, after);
+            let client = Client::Place { place, written };
+            self.start_read(client, key, hash, (needed, after), needed == 1);
             return None;
         }
+        let others = self.copies() > 1;
         let pen = &mut self.pen;
         match store.get(key, hash, |entry| read(pen, entry)) {
             Ok(Got::Answer(answer)) => Some(Ok(answer)),
+            Ok(Got::Disk(_)) | Err(_) if others => {
+                if let Err(failure) = self.may_wait() {
+                    return Some(Err(failure));
+                }
+                self.reads_waiting += 1;
+                let client = Client::Place { place, written };
+                self.start_read(client, key, hash, (needed, after), false);
+                None
+            }
             Ok(Got::Disk(_)) => {
                 if let Err(failure) = self.may_wait() {
                     return Some(Err(failure));
