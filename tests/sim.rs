@@ -234,6 +234,7 @@ fn cluster() {
             unread,
             healed,
             cuts,
+            resets,
             kills,
             crashes,
             stops,
@@ -248,7 +249,7 @@ fn cluster() {
         for count in [not_applied, unknown, unread, failures] {
             assert!(count > 20, "{sum:?}");
         }
-        for count in [kills, crashes, stops, pauses, skews] {
+        for count in [resets, kills, crashes, stops, pauses, skews] {
             assert!(count > 50, "{sum:?}");
         }
         assert!(cuts > 50 && healed > 500 && rotten > 100, "{sum:?}");

@@ -78,6 +78,8 @@ pub struct Faults {
     pub rot: bool,
     /// A process stands still for a while (SIGSTOP) and goes on.
     pub pauses: bool,
+    /// Connections are reset by what lies between their ends.
+    pub resets: bool,
 }
 
 impl Faults {
@@ -135,12 +137,15 @@ impl Plan {
             cache_bytes: 1 << 20,
             options: options(&mut rng, nodes),
         };
-        plan.with_damage(&mut rng).with_pauses(&mut rng)
+        plan.with_damage(&mut rng).with_disturbance(&mut rng)
     }
 
-    /// A third of those in which anything goes wrong.
-    fn with_pauses(mut self, rng: &mut fastrand::Rng) -> Plan {
-        self.faults.pauses = !self.faults.are_none() && rng.u8(..3) == 0;
+    /// A third each of those in which anything goes wrong.
+    fn with_disturbance(mut self, rng: &mut fastrand::Rng) -> Plan {
+        if !self.faults.are_none() {
+            self.faults.pauses = rng.u8(..3) == 0;
+            self.faults.resets = rng.u8(..3) == 0;
+        }
         self
     }
 
@@ -221,6 +226,7 @@ impl Faults {
             failing_disks: rng.u8(..4) == 0,
             rot: false,
             pauses: false,
+            resets: false,
         }
     }
 }
@@ -270,6 +276,8 @@ mod tests {
         assert!((50..250).contains(&rotten), "{rotten}");
         let pauses = plans.iter().filter(|plan| plan.faults.pauses).count();
         assert!((50..250).contains(&pauses), "{pauses}");
+        let resets = plans.iter().filter(|plan| plan.faults.resets).count();
+        assert!((50..250).contains(&resets), "{resets}");
         let victims: Vec<&Plan> = plans.iter().filter(|plan| plan.victim.is_some()).collect();
         assert!((50..250).contains(&victims.len()), "{}", victims.len());
         for plan in victims {
