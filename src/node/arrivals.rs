@@ -18,6 +18,8 @@ pub(crate) enum Asker {
     Repair(u64),
     /// What this core owes to a member: which of its shards, and who.
     Handoff { at: usize, node: NodeId },
+    /// What this node's own copy had missed, now that its log is asked again: batch number `sent` of that shard.
+    OwnHints { at: usize, sent: u64 },
     /// A peer.
     Peer(Job),
     /// A peer that wants no more than a digest.

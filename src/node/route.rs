@@ -408,6 +408,10 @@ impl Router {
                     self.on_news(at, node, news);
                 }
             }
+            Asker::OwnHints { at, sent } => {
+                let done = matches!(reply, Reply::Applied(Ok(())));
+                self.on_own_hints(at, sent, done);
+            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
