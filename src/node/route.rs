@@ -408,6 +408,11 @@ impl Router {
                     self.on_news(at, node, news);
                 }
             }
+            Asker::Comparing => {
+                if let Reply::Page { page, .. } = reply {
+                    self.on_own_page(page);
+                }
+            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
@@ -434,8 +439,8 @@ impl Router {
         }
         match reply {
             Reply::Applied(outcome) => self.gathered(ticket, outcome),
-            // Comes to `Asker::Handoff` only.
-            Reply::Handoff(_) => {}
+            // Come to `Asker::Handoff` and to peers only.
+            Reply::Handoff(_) | Reply::Compared(_) => {}
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),
