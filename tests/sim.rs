@@ -291,7 +291,8 @@ fn may_show(bug: Bug, plan: &cluster::plan::Plan) -> bool {
         Bug::BlockUnchecked => plan.faults.rot,
         Bug::GraveUnrepaired => plan.odds.delete > 0 && plan.copies > 1,
         Bug::GravesStripped => plan.odds.delete > 0 && plan.odds.scan > 0,
-        Bug::HintForgotten => plan.victim.is_some(),
+        Bug::HintForgotten => plan.victim.is_some() && plan.repair_every.is_none(),
+        Bug::OldCopyOverlooked => plan.repair_every.is_some() && plan.faults.end_nodes(),
         _ => true,
     }
 }

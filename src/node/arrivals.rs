@@ -20,6 +20,8 @@ pub(crate) enum Asker {
     Handoff { at: usize, node: NodeId },
     /// What this node's own copy had missed, now that its log is asked again: batch number `sent` of that shard.
     OwnHints { at: usize, sent: u64 },
+    /// This core, which compares its shards with those of other members.
+    Comparing,
     /// A peer.
     Peer(Job),
     /// A peer that wants no more than a digest.

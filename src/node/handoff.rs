@@ -14,7 +14,7 @@
 //!
 //! This node's own copy is a member like any other: what its log refused comes from there to its own store. Only a
 //! pass cannot mend it, which would walk over the very shard that lacks the rows; so its slices are not marked, and
-//! what no log holds either is found by reads.
+//! what no log holds either is found by reads and by comparison (`repair`).
 //!
 //! What it does not do: count hints as copies, or decide who is up (`peers`).
 

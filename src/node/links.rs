@@ -10,6 +10,7 @@ use crate::base::record::{OwnedEntry, OwnedRow};
 use crate::base::time::Instant;
 use crate::cluster::read::Digest;
 use crate::rt::net::Token;
+use crate::wire::compare::Head;
 use crate::wire::message::{Message, Why};
 
 /// A link, by the peer and its core.
@@ -73,6 +74,8 @@ pub(crate) enum What {
     Page(usize),
     /// A batch of hints, or a page of a pass over marked slices, of this shard of ours.
     Handoff(usize),
+    /// Of this core's shards with that member's.
+    Comparison,
 }
 
 /// What a peer has said.
@@ -84,6 +87,11 @@ pub(crate) enum Heard {
     Digest(Digest),
     Page {
         rows: Vec<OwnedRow>,
+        resume: Option<Box<[u8]>>,
+    },
+    Same,
+    Heads {
+        heads: Vec<Head>,
         resume: Option<Box<[u8]>>,
     },
     /// The link ended first, or the answer made no sense: the outcome is unknown.
@@ -155,6 +163,11 @@ impl Heard {
                         entry: row.entry.to_owned(),
                     })
                     .collect(),
+                resume: resume.map(Box::from),
+            },
+            Message::Same => Heard::Same,
+            Message::Heads { heads, resume } => Heard::Heads {
+                heads,
                 resume: resume.map(Box::from),
             },
             _ => Heard::Lost,

@@ -51,6 +51,7 @@ impl Router {
                 range,
                 rows_max,
             } => self.scan_local(shard, range, rows_max, asker),
+            Ask::Compare(question) => self.compare_local(*question, asker),
             Ask::Snapshot => {
                 let snapshot = Box::new(self.snapshot());
                 self.reply(asker, Reply::Snapshot(snapshot));

@@ -412,6 +412,11 @@ impl Router {
                 let done = matches!(reply, Reply::Applied(Ok(())));
                 self.on_own_hints(at, sent, done);
             }
+            Asker::Comparing => {
+                if let Reply::Page { page, .. } = reply {
+                    self.on_own_page(page);
+                }
+            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
@@ -438,8 +443,8 @@ impl Router {
         }
         match reply {
             Reply::Applied(outcome) => self.gathered(ticket, outcome),
-            // Comes to `Asker::Handoff` only.
-            Reply::Handoff(_) => {}
+            // Come to `Asker::Handoff` and to peers only.
+            Reply::Handoff(_) | Reply::Compared(_) => {}
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),

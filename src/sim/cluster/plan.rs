@@ -30,6 +30,8 @@ pub struct Plan {
     pub secret: bool,
     /// NETWORK_TIMEOUT.
     pub timeout: Duration,
+    /// REPAIR_INTERVAL.
+    pub repair_every: Option<Duration>,
     pub clients: u16,
     pub keys: u16,
     /// Bursts of requests of one client.
@@ -124,6 +126,7 @@ impl Plan {
             zones: rng.u8(..4) == 0,
             secret: rng.bool(),
             timeout: Duration::from_millis([300, 2_000][rng.usize(..2)]),
+            repair_every: None,
             clients: rng.u16(2..=6),
             keys: rng.u16(1..=8),
             bursts: rng.usize(10..30),
@@ -140,11 +143,14 @@ impl Plan {
         plan.with_damage(&mut rng).with_disturbance(&mut rng)
     }
 
-    /// A third each of those in which anything goes wrong.
+    /// A third each of those in which anything goes wrong; in half of all plans replicas are compared.
     fn with_disturbance(mut self, rng: &mut fastrand::Rng) -> Plan {
         if !self.faults.are_none() {
             self.faults.pauses = rng.u8(..3) == 0;
             self.faults.resets = rng.u8(..3) == 0;
+        }
+        if rng.bool() {
+            self.repair_every = Some(Duration::from_millis([300, 2_000][rng.usize(..2)]));
         }
         self
     }
