@@ -99,8 +99,10 @@ pub const PEER_UNSENT_BYTES_MAX: usize = 32 << 20;
 /// Rows and bytes of one page of a comparison of replicas: a millisecond or so of a core on each side.
 pub const COMPARE_ROWS: usize = 512;
 pub const COMPARE_BYTES_MAX: usize = 256 << 10;
-/// Rows whose versions one answer to a comparison tells, and a page of them more. What is behind them is asked again.
+/// Rows whose versions one answer to a comparison tells, and a page of them more; and pages it walks over for them.
+/// What is behind is asked for again.
 pub const COMPARE_HEADS_MAX: usize = 4096;
+pub const COMPARE_PAGES_MAX: usize = 16;
 /// Rows younger than this are not compared: they may be on their way.
 pub const COMPARE_AGE_MIN: Duration = Duration::from_secs(60);
 /// Hints one node keeps for one other. More: only the slices are remembered, and repaired when it is back.
@@ -134,6 +136,8 @@ pub const SLICE: Duration = Duration::from_micros(200);
 /// A busy core that leaves a ping unanswered for this long is wedged: the process aborts.
 pub const WATCHDOG_PATIENCE: Duration = Duration::from_secs(2);
 
+// The heads of an answer to a comparison are no more than a message may have.
+const _: () = assert!(COMPARE_HEADS_MAX + COMPARE_ROWS <= MESSAGE_ROWS_MAX);
 // A WAL record must fit its queue, and a batch body (values only shrink on the way from JSON) too.
 const _: () = assert!(WAL_QUEUE_BYTES_MAX > BATCH_BODY_BYTES_MAX + (16 << 20));
 // A key percent-encoded byte by byte fits the target.

@@ -14,11 +14,10 @@ use std::net::IpAddr;
 
 use super::StartError;
 use super::settings::{Settings, Source};
-use crate::base::limits::COMPARE_AGE_MIN;
 use crate::base::member::NodeId;
 use crate::cluster::REPLICAS_MAX;
 use crate::cluster::ring::{Member, Ring, Topology};
-use crate::node::cluster::Cluster;
+use crate::node::cluster::{Cluster, Comparing};
 use crate::wire::proof::{SECRET_BYTES_MIN, Secret};
 
 /// N, W and R as they will be.
@@ -89,8 +88,10 @@ pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
         write_quorum: replication.write_quorum as u16,
         read_quorum: replication.read_quorum as u16,
         timeout: settings.network_timeout,
-        repair_every: (!settings.repair_interval.is_zero()).then_some(settings.repair_interval),
-        repair_age: COMPARE_AGE_MIN,
+        comparing: Comparing {
+            every: (!settings.repair_interval.is_zero()).then_some(settings.repair_interval),
+            ..Comparing::default()
+        },
         gc_grace: settings.gc_grace,
         secret: secret(settings)?,
         accept: accepted(settings, &topology, me)?,

@@ -293,7 +293,7 @@ pub const SETTINGS: &[Setting] = &[
         set: |s, v| {
             put(
                 &mut s.repair_interval,
-                duration(v, 0, 365 * 24 * 3_600_000, "1h"),
+                duration(v, 0, 7 * 24 * 3_600_000, "1h"),
             )
         },
     },
@@ -645,7 +645,7 @@ mod tests {
             ("SPARSE_INDEX_INTERVAL", &["0"]),
             ("CACHE_SIZE", &["1"]),
             ("GC_GRACE", &["10d", "-1h"]),
-            ("REPAIR_INTERVAL", &["1", "9000h"]),
+            ("REPAIR_INTERVAL", &["1", "169h"]),
             ("WAL_COMMIT_INTERVAL", &["5", "2s"]),
             ("WAL_MAX_BATCH_SIZE", &["0"]),
             ("CLUSTER_VIRTUAL_NODES", &["0"]),

@@ -34,11 +34,11 @@ use crate::wire::compare::Head;
 pub const FIRST_AFTER: Duration = Duration::from_secs(60);
 /// A page is followed by a rest of so many times as long: about five percent of a core.
 pub const REST_PER_WORK: u32 = 19;
-/// No rest is longer, so that one slow disk access is not paid for twenty times over.
-pub const REST_MAX: Duration = Duration::from_secs(5);
-/// A page that failed is tried again after this long,
+/// No rest is longer.
+pub const REST_MAX: Duration = Duration::from_secs(20);
+/// A page that failed is tried again after as long as it took, and not sooner than this: some fail at once.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// and after so many failures in a row that member is left out until the next pass.
+/// After so many failures in a row a member is left out until the next pass.
 pub const FAILURES_MAX: u32 = 3;
 
 /// One shard of ours beside one of another member: the keys that lie in both.
@@ -62,6 +62,8 @@ pub struct Repair {
     /// Since when a page is under way.
     began: Option<Instant>,
     failures: u32,
+    /// Of the pass under way, everything so far was compared.
+    whole: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +84,8 @@ pub enum Event {
 pub enum Step {
     /// Nothing before [`Repair::due`].
     Idle,
-    /// The pass is over.
-    Ended,
+    /// The pass is over. `whole`: all that was planned was compared.
+    Ended { whole: bool },
     /// Say what is to be compared.
     Plan,
     /// Compare the next rows of the job, as many as fit.
@@ -101,6 +103,7 @@ impl Repair {
             after: None,
             began: None,
             failures: 0,
+            whole: true,
         }
     }
 
@@ -115,41 +118,34 @@ impl Repair {
             Event::Tick if self.began.is_some() || now < self.due => return Step::Idle,
             Event::Tick if self.jobs.is_empty() => return Step::Plan,
             Event::Tick => {}
-            Event::Planned(jobs) => self.jobs = jobs.into(),
+            Event::Planned(jobs) => {
+                self.whole = !jobs.is_empty();
+                self.jobs = jobs.into();
+            }
             Event::Done { upto } => {
-                let work = self
-                    .began
-                    .take()
-                    .map_or(Duration::ZERO, |began| now.since(began));
-                self.due = now + (REST_PER_WORK * work).min(REST_MAX);
                 self.failures = 0;
                 self.after = upto;
                 if self.after.is_none() {
                     self.jobs.pop_front();
                 }
-                return self.rest(now);
+                return self.rest(now, (REST_PER_WORK * self.work(now)).min(REST_MAX));
             }
             Event::Failed => {
                 self.failures += 1;
                 if self.failures >= FAILURES_MAX
-                    && let Some(Job { node, .. }) = self.jobs.pop_front()
+                    && let Some(Job { node, .. }) = self.leave_out()
                 {
                     self.jobs.retain(|job| job.node != node);
-                    self.failures = 0;
-                    self.after = None;
                 }
-                self.due = now + RETRY_AFTER;
-                return self.rest(now);
+                return self.rest(now, self.work(now).max(RETRY_AFTER));
             }
             Event::Unreadable => {
-                self.jobs.pop_front();
-                self.after = None;
-                self.due = now + RETRY_AFTER;
-                return self.rest(now);
+                self.leave_out();
+                return self.rest(now, RETRY_AFTER);
             }
         }
         match self.jobs.front() {
-            None => self.rest(now),
+            None => self.rest(now, Duration::ZERO),
             Some(job) => {
                 self.began = Some(now);
                 let after = self.after.clone();
@@ -158,23 +154,46 @@ impl Repair {
         }
     }
 
-    fn rest(&mut self, now: Instant) -> Step {
+    /// The first job is not compared, or not to its end.
+    fn leave_out(&mut self) -> Option<Job> {
+        self.failures = 0;
+        self.after = None;
+        self.whole = false;
+        self.jobs.pop_front()
+    }
+
+    /// How long the page under way has taken.
+    fn work(&self, now: Instant) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.since(began))
+    }
+
+    fn rest(&mut self, now: Instant, rest: Duration) -> Step {
         self.began = None;
+        self.due = now + rest;
         if !self.jobs.is_empty() {
             return Step::Idle;
         }
         self.due = now + self.every;
-        Step::Ended
+        let whole = self.whole;
+        Step::Ended { whole }
     }
+}
+
+/// One of our rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    pub head: Head,
+    /// A tombstone so old that the other may have forgotten it, and need not have it; only not something older.
+    pub over_older_only: bool,
 }
 
 /// Which of our rows the other has not, or only in an older version. The order of `theirs` is changed.
 #[must_use]
-pub fn lacking(own: &[Head], theirs: &mut [Head]) -> Vec<usize> {
+pub fn lacking(own: &[Own], theirs: &mut [Head]) -> Vec<usize> {
     theirs.sort_unstable();
-    let lacks = |head: &Head| match theirs.binary_search_by_key(&head.key, |their| their.key) {
-        Ok(at) => theirs[at].version < head.version && !planted::is(Bug::OldCopyOverlooked),
-        Err(_) => true,
+    let lacks = |own: &Own| match theirs.binary_search_by_key(&own.head.key, |their| their.key) {
+        Ok(at) => theirs[at].version < own.head.version && !planted::is(Bug::OldCopyOverlooked),
+        Err(_) => !own.over_older_only,
     };
     (0..own.len()).filter(|at| lacks(&own[*at])).collect()
 }
@@ -231,20 +250,20 @@ mod tests {
             after: Some((*b"k").into()),
         };
         assert_eq!(repair.on(due, Event::Tick), next);
-        assert_eq!(repair.on(due + Duration::from_secs(2), END), Step::Idle);
-        let due = due + Duration::from_secs(2) + REST_MAX;
+        assert_eq!(repair.on(due + Duration::from_secs(20), END), Step::Idle);
+        let due = due + Duration::from_secs(20) + REST_MAX;
         assert_eq!(repair.due(), Some(due));
         let next = Step::Page {
             job: job(0, 2),
             after: None,
         };
         assert_eq!(repair.on(due, Event::Tick), next);
-        assert_eq!(repair.on(due, END), Step::Ended);
+        assert_eq!(repair.on(due, END), Step::Ended { whole: true });
         assert_eq!(repair.due(), Some(due + EVERY));
         assert_eq!(repair.on(due + EVERY, Event::Tick), Step::Plan);
         assert_eq!(
             repair.on(due + EVERY, Event::Planned(Vec::new())),
-            Step::Ended,
+            Step::Ended { whole: false },
             "nobody is there"
         );
     }
@@ -263,14 +282,17 @@ mod tests {
             };
             assert_eq!(page, same);
             assert_eq!(repair.on(now, Event::Failed), Step::Idle);
+            assert_eq!(repair.on(now, Event::Tick), Step::Idle, "it rests");
             now = now + RETRY_AFTER;
         }
+        let mut last = Step::Idle;
         for next in [job(1, 2), job(1, 3)] {
             let page = repair.on(now, Event::Tick);
             let after = None;
             assert_eq!(page, Step::Page { job: next, after });
-            repair.on(now, END);
+            last = repair.on(now, END);
         }
+        assert_eq!(last, Step::Ended { whole: false });
         assert_eq!(repair.due(), Some(now + EVERY));
     }
 
@@ -294,9 +316,16 @@ mod tests {
             version: Version { hlc, origin: 0 },
         };
         let own = [head(9, 5), head(1, 5), head(5, 5), head(3, 5)];
+        let own = |over_older_only| {
+            own.map(|head| Own {
+                head,
+                over_older_only,
+            })
+        };
         let mut theirs = [head(5, 4), head(7, 1), head(3, 6), head(9, 5)];
-        assert_eq!(lacking(&own, &mut theirs), [1, 2]);
-        assert_eq!(lacking(&own, &mut []), [0, 1, 2, 3]);
+        assert_eq!(lacking(&own(false), &mut theirs), [1, 2]);
+        assert_eq!(lacking(&own(false), &mut []), [0, 1, 2, 3]);
+        assert_eq!(lacking(&own(true), &mut theirs), [2]);
         assert_eq!(lacking(&[], &mut theirs), [0; 0]);
     }
 }

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use crate::base::limits::{COMPARE_AGE_MIN, COMPARE_HEADS_MAX, COMPARE_ROWS};
 use crate::base::member::NodeId;
 use crate::cluster::ring::Topology;
 use crate::rt::resolve::Book;
@@ -31,14 +32,35 @@ pub struct Cluster {
     pub timeout: Duration,
     /// CLUSTER_SECRET: peers must prove that they know it.
     pub secret: Option<Secret>,
-    /// REPAIR_INTERVAL: pause between two comparisons with the other replicas; `None`: there are none.
-    pub repair_every: Option<Duration>,
-    /// Rows younger than this are not compared.
-    pub repair_age: Duration,
-    /// GC_GRACE: tombstones older than this are not compared either.
+    pub comparing: Comparing,
+    /// GC_GRACE: what a tombstone older than this is to replicas that have none, is not compared.
     pub gc_grace: Duration,
     /// Members to be taken in whatever data directory they come with, once; they are sent all they lack.
     pub accept: Vec<NodeId>,
+}
+
+/// How replicas are compared in the background.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparing {
+    /// REPAIR_INTERVAL: pause between two comparisons with the other replicas; `None`: there are none.
+    pub every: Option<Duration>,
+    /// Rows younger than this are not compared.
+    pub age_min: Duration,
+    /// Rows of a page of ours.
+    pub rows: usize,
+    /// Versions after which an answer ends.
+    pub heads_max: usize,
+}
+
+impl Default for Comparing {
+    fn default() -> Comparing {
+        Comparing {
+            every: None,
+            age_min: COMPARE_AGE_MIN,
+            rows: COMPARE_ROWS,
+            heads_max: COMPARE_HEADS_MAX,
+        }
+    }
 }
 
 /// How many replicas one request wants, in its own words: `?consistency=`, `?w=` or `?r=`.

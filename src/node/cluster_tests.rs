@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Comparing};
 use super::tests::{Client, PORT, config, get, post, put};
 use super::{Config, Started, run};
 use crate::base::member::NodeId;
@@ -134,8 +134,12 @@ impl Town {
             write_quorum: 1,
             read_quorum: 1,
             timeout: Duration::from_secs(2),
-            repair_every: self.repair_every,
-            repair_age: Duration::from_secs(1),
+            comparing: Comparing {
+                every: self.repair_every,
+                age_min: Duration::from_secs(1),
+                rows: 3,
+                heads_max: 8,
+            },
             gc_grace: config.store.gc_grace,
             secret: None,
             accept: setup.accept.borrow().clone(),
@@ -220,6 +224,19 @@ impl Town {
             .expect("a metric");
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().expect("a number")
+    }
+
+    /// All that a node which is not running keeps for others is gone.
+    fn lose_hints(&self, node: u16) {
+        let disk = self.world.disk(ip_of(node));
+        let files = disk.files().into_iter().map(|(path, _)| path);
+        let hints: Vec<PathBuf> = files
+            .filter(|path| path.starts_with("/data/hints"))
+            .collect();
+        assert!(!hints.is_empty(), "{}", self.seed());
+        for path in &hints {
+            assert!(disk.remove(path), "{}: {path:?}", self.seed());
+        }
     }
 
     fn logged(&self, node: u16, part: &str) -> bool {
@@ -631,15 +648,7 @@ fn what_no_hint_holds_is_found_by_comparison() {
         let deleted = town.ask(A, &post("/delete?key=key0", ""));
         assert!(deleted.starts_with("200 "), "SEED={seed}: {deleted}");
         town.stop(A);
-        let disk = town.world.disk(ip_of(A));
-        let files = disk.files().into_iter().map(|(path, _)| path);
-        let hints: Vec<PathBuf> = files
-            .filter(|path| path.starts_with("/data/hints"))
-            .collect();
-        assert!(!hints.is_empty(), "SEED={seed}");
-        for path in &hints {
-            assert!(disk.remove(path), "SEED={seed}: {path:?}");
-        }
+        town.lose_hints(A);
         town.boot(A);
         town.boot(C);
         town.until(C, "\"status\":\"ok\"");
@@ -690,7 +699,30 @@ fn what_this_node_cannot_read_comes_from_another_replica() {
             );
         }
         assert!(town.world.disk(ip_of(A)).rotten_reads() > 20, "SEED={seed}");
-        // Alone it says so.
+        town.world.disk(ip_of(A)).end_rot();
+        // These are nowhere else: that others have nothing is no answer.
+        town.stop(B);
+        town.stop(C);
+        for at in 60..90 {
+            let told = town.ask(A, &put(&key(at), &value));
+            assert!(told.starts_with("200 "), "SEED={seed}: {told}");
+        }
+        town.world.run_for(SOON);
+        town.stop(A);
+        town.lose_hints(A);
+        (A..=C).for_each(|node| town.boot(node));
+        (A..=C).for_each(|node| town.until(node, "\"status\":\"ok\""));
+        town.world.disk(ip_of(A)).rot_reads("/sst/", 1);
+        let got: Vec<String> = (60..90)
+            .map(|at| town.ask(A, &get(&format!("/get?r=1&key={}", key(at)))))
+            .collect();
+        let unreadable = got.iter().filter(|got| got.starts_with("500 ")).count();
+        assert!(unreadable > 5, "SEED={seed}: {got:#?}");
+        assert!(
+            !got.iter().any(|got| got.starts_with("404 ")),
+            "SEED={seed}: {got:#?}"
+        );
+        // Without the others it says so of all.
         town.world.kill(ip_of(B));
         town.world.kill(ip_of(C));
         let alone: Vec<String> = (0..60)

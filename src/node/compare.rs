@@ -5,18 +5,22 @@
 //!                                                                    └─ another ──────▶ Heads, as many as fit
 //! ```
 //!
-//! Values are walked over and left where they are: what the other lacks of ours, it gets when we compare.
+//! What the other lacks of ours, it gets when we compare. One walk at a time on a core, with a pause after each page,
+//! and a bounded number of pages: others are told that this core is busy, and come again.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::arrivals::Asker;
+use super::failure::Failure;
 use super::msg::{Ask, Reply};
+use super::read_faults::ReadFaults;
 use super::replica::Job;
 use super::route::{Router, Waiting};
 use crate::base::hash::KeyHash;
-use crate::base::limits::{COMPARE_BYTES_MAX, COMPARE_HEADS_MAX, COMPARE_ROWS};
+use crate::base::limits::{COMPARE_BYTES_MAX, COMPARE_PAGES_MAX, SLICE};
 use crate::rt::Rt;
-use crate::store::{ReadError, ScanRange, Store};
+use crate::store::{ScanRange, Store};
 use crate::wire::compare::{Compare, Head, Sum, Window};
 use crate::wire::message::Why;
 
@@ -90,47 +94,89 @@ impl Router {
 
     /// Compares a range of a shard of ours in a task.
     pub(super) fn compare_local(&mut self, question: Question, asker: Asker) {
-        let Some(store) = self.local(question.shard).map(Rc::clone) else {
-            return;
+        let store = self.local(question.shard).map(Rc::clone);
+        let member = self.member.as_ref();
+        let (Some(store), Some(member)) = (store, member) else {
+            return self.reply(asker, Reply::Compared(Err(Failure::Closed)));
         };
-        let (rt, arrivals) = (self.rt.clone(), Rc::clone(&self.arrivals));
-        let faults = self.read_faults.clone();
+        let Some(turn) = Turn::take(&member.comparing) else {
+            return self.reply(asker, Reply::Compared(Err(Failure::Busy)));
+        };
+        let walk = Walk {
+            rt: self.rt.clone(),
+            store,
+            faults: self.read_faults.clone(),
+            rows: member.facts.comparing.rows,
+            heads_max: member.facts.comparing.heads_max,
+        };
+        let arrivals = Rc::clone(&self.arrivals);
         self.rt.spawn(async move {
-            let compared = compared(&rt, &store, question).await;
-            let compared = compared.map_err(|error| faults.tell(&error));
+            let compared = walk.compare(question).await;
+            drop(turn);
             arrivals.push(asker, Reply::Compared(compared));
         });
     }
 }
 
-async fn compared(rt: &Rt, store: &Store, question: Question) -> Result<Compared, ReadError> {
-    let Question {
-        mut range,
-        part,
-        window,
-        ..
-    } = question;
-    let (mut sum, mut heads) = (Sum::default(), Vec::new());
-    loop {
-        let page = store.scan(&range, COMPARE_ROWS, COMPARE_BYTES_MAX).await?;
-        for row in &page.rows {
-            let hash = KeyHash::of(&row.key);
-            if part.holds(hash) {
-                let head = Head::of(hash, row.entry.version);
-                if window.holds(&row.entry.as_entry()) {
-                    sum.add(head);
+/// The right to walk, until it is dropped.
+struct Turn(Rc<Cell<bool>>);
+
+impl Turn {
+    fn take(taken: &Rc<Cell<bool>>) -> Option<Turn> {
+        (!taken.replace(true)).then(|| Turn(Rc::clone(taken)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// What one walk needs.
+struct Walk {
+    rt: Rt,
+    store: Rc<Store>,
+    faults: ReadFaults,
+    rows: usize,
+    heads_max: usize,
+}
+
+impl Walk {
+    async fn compare(&self, question: Question) -> Result<Compared, Failure> {
+        let Question {
+            mut range,
+            part,
+            window,
+            ..
+        } = question;
+        let (mut sum, mut heads) = (Sum::default(), Vec::new());
+        for _ in 0..COMPARE_PAGES_MAX {
+            let page = self.store.scan(&range, self.rows, COMPARE_BYTES_MAX).await;
+            let page = page.map_err(|error| self.faults.tell(&error))?;
+            for row in &page.rows {
+                let hash = KeyHash::of(&row.key);
+                if part.holds(hash) {
+                    let head = Head::of(hash, row.entry.version);
+                    if window.holds(&row.entry.as_entry()) {
+                        sum.add(head);
+                    }
+                    heads.push(head);
                 }
-                heads.push(head);
             }
+            if page.resume.is_none() && sum == question.sum {
+                return Ok(Compared::Same);
+            }
+            range.after = page.resume;
+            if range.after.is_none() || heads.len() >= self.heads_max {
+                break;
+            }
+            if self.rt.stop().is_raised() {
+                return Err(Failure::Closed);
+            }
+            self.rt.sleep(SLICE).await;
         }
-        let resume = page.resume;
-        if resume.is_none() && sum == question.sum {
-            return Ok(Compared::Same);
-        }
-        if resume.is_none() || heads.len() >= COMPARE_HEADS_MAX {
-            return Ok(Compared::Differs { heads, resume });
-        }
-        range.after = resume;
-        rt.yield_now().await;
+        let resume = range.after;
+        Ok(Compared::Differs { heads, resume })
     }
 }

@@ -12,6 +12,7 @@
 //! Invariants: what a machine asks for is done before its next event; an event for a ticket that is gone does
 //! nothing; deadlines are one queue, because all requests have the same patience.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -56,6 +57,8 @@ pub(crate) struct Member {
     pub hints: Vec<ShardHints>,
     /// Comparison of this core's shards with other replicas; `None`: it is switched off.
     pub repairing: Option<Repairing>,
+    /// A shard of this core is being walked over for another member.
+    pub comparing: Rc<Cell<bool>>,
     /// The data directory.
     pub dir: PathBuf,
     /// Who was met before: `MEMBERS` in it.
@@ -102,9 +105,8 @@ impl Member {
             identity: Rc::clone(identity),
             views: vec![View::default(); usize::from(identity.cores)],
             hints: Vec::new(),
-            repairing: facts
-                .repair_every
-                .map(|every| Repairing::new(rt.now(), every)),
+            repairing: facts.comparing.every.map(|every| Repairing::new(rt, every)),
+            comparing: Rc::default(),
             dir: dir.to_owned(),
             members_file: SmallFile::new(dir.join(known::FILE)),
             clock_file: SmallFile::new(dir.join(ceiling::FILE)),

@@ -51,12 +51,14 @@ pub(crate) enum Metric {
     /// Waiting now.
     HintBytes,
     DirtySlices,
-    /// Rows that were sent to replicas which turned out to lack them, and comparisons of a core with all of them.
+    /// Rows that were sent to replicas which turned out to lack them.
     RowsRepaired,
+    /// Comparisons of a core with all other replicas; those in which some could not be compared.
     RepairPasses,
+    RepairPassesCut,
 }
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "writes",
     "reads",
     "batches",
@@ -89,11 +91,18 @@ const NAMES: [&str; 32] = [
     "dirty_slices",
     "rows_repaired",
     "repair_passes",
+    "repair_passes_cut",
 ];
 
 /// Values of every [`Metric`]: of one core, or summed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot([u64; NAMES.len()]);
+
+impl Default for Snapshot {
+    fn default() -> Snapshot {
+        Snapshot([0; NAMES.len()])
+    }
+}
 
 impl Snapshot {
     pub(crate) fn count(&mut self, metric: Metric) {
@@ -172,7 +181,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("\"forwarded\":14,\"hints_kept\":0,\"hints_replayed\":0,\"hints_dropped\":0,\"hint_bytes\":0,\"dirty_slices\":0,\"rows_repaired\":0,\"repair_passes\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
+            text.ends_with("\"forwarded\":14,\"hints_kept\":0,\"hints_replayed\":0,\"hints_dropped\":0,\"hint_bytes\":0,\"dirty_slices\":0,\"rows_repaired\":0,\"repair_passes\":0,\"repair_passes_cut\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
             "{text}"
         );
     }

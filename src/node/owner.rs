@@ -6,6 +6,7 @@ use super::arrivals::Asker;
 use super::coordinate::Client;
 use super::failure::Failure;
 use super::msg::{Ask, Change, Reply};
+use super::reading::Demand;
 use super::route::{Router, Waiting};
 use super::writing::as_op;
 use crate::base::hash::KeyHash;
@@ -24,15 +25,12 @@ impl Router {
                 needed,
                 after,
             } => {
-                let alone = self.reads_alone(hash, needed, after);
-                if alone && self.copies() == 1 {
-                    return self.fetch(key, hash, asker);
-                }
-                if let Some(entry) = alone.then(|| self.at_hand(&key, hash)).flatten() {
-                    return self.reply(asker, Reply::Got(Ok(entry)));
-                }
                 let client = Client::Core { core, ticket };
-                self.start_read(client, &key, hash, (needed, after), needed == 1 && !alone);
+                if self.reads_alone(hash, needed, after) {
+                    self.read_alone(client, key, hash);
+                } else {
+                    self.start_read(client, &key, hash, Demand::of_client(needed, after));
+                }
             }
             Ask::Fetch { key, hash } => self.fetch(key, hash, asker),
             Ask::Apply { shard, rows } => {
@@ -88,15 +86,6 @@ impl Router {
         if let Err(failure) = self.write_local(shard, &ops, waiting) {
             let asker = Asker::There { core, ticket };
             self.reply(asker, Reply::Written(Err(failure)));
-        }
-    }
-
-    /// What this node's own copy has of a key, if no disk is needed to tell.
-    fn at_hand(&self, key: &[u8], hash: KeyHash) -> Option<Option<OwnedEntry>> {
-        let store = self.local(hash.shard(self.owners.shards()))?;
-        match store.get(key, hash, |entry| entry.map(|entry| entry.to_owned())) {
-            Ok(Got::Answer(entry)) => Some(entry),
-            Ok(Got::Disk(_)) | Err(_) => None,
         }
     }
 

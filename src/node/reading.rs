@@ -5,10 +5,12 @@
 //!                                                └─ a peer ──▶ on_heard ───────┴─▶ on_read ─▶ Answer, Finished
 //! ```
 //!
-//! With R=1 the store of this node answers alone where it can (`reads_alone`), and no machine is made; one is when
-//! that store has to ask its disk: a damaged block is then no answer, and a slow disk is hedged around.
+//! With R=1 the store of this node answers alone where it may (`reads_alone`), and no machine is made. Not hedged either:
+//! another replica may be behind, and what was written through this node is read through it. But a damaged block is no
+//! answer: then all other replicas are asked (`read_elsewhere`).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::answer::Answer;
@@ -26,7 +28,7 @@ use crate::base::time::Instant;
 use crate::base::version::Version;
 use crate::cluster::REPLICAS_MAX;
 use crate::cluster::read::{self, Read};
-use crate::store::{Got, Op};
+use crate::store::{Got, Op, Store};
 use crate::wire::message::{Message, Row};
 
 /// A read that is not answered by then asks one more replica.
@@ -41,6 +43,35 @@ pub(super) struct Reading {
     key: Box<[u8]>,
     hash: KeyHash,
     deadline: Instant,
+    needed: u16,
+    own_lost: bool,
+}
+
+/// What a read has to bring.
+pub(super) struct Demand {
+    /// Replicas that must have answered.
+    needed: u16,
+    /// An older version is no answer.
+    after: Version,
+    /// This node's own copy cannot be read, and may be the only one that has the key: absence elsewhere is no answer.
+    own_lost: bool,
+}
+
+/// A client whom this node's own copy answers.
+pub(super) struct Lone {
+    client: Client,
+    key: Box<[u8]>,
+    hash: KeyHash,
+}
+
+impl Demand {
+    pub(super) fn of_client(needed: u16, after: Version) -> Demand {
+        Demand {
+            needed,
+            after,
+            own_lost: false,
+        }
+    }
 }
 
 impl Router {
@@ -57,15 +88,77 @@ impl Router {
             && member.chance.u32(..CHECK_ONE_IN) > 0
     }
 
-    /// Starts a read over the replicas; the entry comes to the client.
-    pub(super) fn start_read(
+    /// Answers a client from this node's own copy.
+    pub(super) fn read_alone(&mut self, client: Client, key: Box<[u8]>, hash: KeyHash) {
+        let shard = hash.shard(self.owners.shards());
+        let Some(store) = self.local(shard).map(Rc::clone) else {
+            return self.settle_read(client, Err(Failure::Closed));
+        };
+        let got = store.get(&key, hash, |entry| entry.map(|entry| entry.to_owned()));
+        match got {
+            Ok(Got::Answer(entry)) => self.settle_read(client, Ok(entry)),
+            Ok(Got::Disk(_)) => self.read_own(client, store, key, hash),
+            Err(error) => {
+                let failure = self.read_faults.tell(&error);
+                self.read_elsewhere(client, &key, hash, failure);
+            }
+        }
+    }
+
+    /// The same, when the disk must be asked.
+    pub(super) fn read_own(
+        &mut self,
+        client: Client,
+        store: Rc<Store>,
+        key: Box<[u8]>,
+        hash: KeyHash,
+    ) {
+        let lone = Lone {
+            client,
+            key: key.clone(),
+            hash,
+        };
+        let ticket = self.waiting.insert(Waiting::Lone(Box::new(lone)));
+        self.read_from_disk(store, key, hash, Asker::Here(ticket));
+    }
+
+    /// The disk has answered.
+    pub(super) fn on_own_read(&mut self, ticket: u64, reply: Reply) {
+        let Some(Waiting::Lone(lone)) = self.waiting.remove(ticket) else {
+            return;
+        };
+        let Lone { client, key, hash } = *lone;
+        match reply {
+            Reply::Got(Err(failure)) => self.read_elsewhere(client, &key, hash, failure),
+            Reply::Got(Ok(entry)) => self.settle_read(client, Ok(entry)),
+            // The disk gives nothing else.
+            _ => self.settle_read(client, Err(Failure::Unreadable)),
+        }
+    }
+
+    /// This node's own copy cannot be read: what all others have is the answer.
+    pub(super) fn read_elsewhere(
         &mut self,
         client: Client,
         key: &[u8],
         hash: KeyHash,
-        (needed, after): (u16, Version),
-        check_all: bool,
+        failure: Failure,
     ) {
+        let others = self.copies() - 1;
+        if others == 0 {
+            return self.settle_read(client, Err(failure));
+        }
+        let demand = Demand {
+            needed: others,
+            after: Version::ZERO,
+            own_lost: true,
+        };
+        self.start_read(client, key, hash, demand);
+    }
+
+    /// Starts a read over the replicas; the entry comes to the client.
+    pub(super) fn start_read(&mut self, client: Client, key: &[u8], hash: KeyHash, demand: Demand) {
+        let Demand { needed, after, .. } = demand;
         self.clock.observe_within(after, self.wall_ms);
         let now = self.now();
         let Some(member) = &mut self.member else {
@@ -79,7 +172,7 @@ impl Router {
             needed,
             copies: member.copies(),
             after,
-            check_all,
+            check_all: needed == 1,
         };
         let machine = Read::start(&plan, &mut actions);
         let deadline = now + member.facts.timeout;
@@ -92,6 +185,8 @@ impl Router {
             key: key.into(),
             hash,
             deadline,
+            needed,
+            own_lost: demand.own_lost,
         });
         self.drive_read(ticket, reading, actions);
     }
@@ -105,7 +200,7 @@ impl Router {
             return;
         };
         let mut actions = Vec::new();
-        reading.machine.on(event, &mut actions);
+        self.tell_machine(&mut reading, event, &mut actions);
         self.drive_read(ticket, reading, actions);
     }
 
@@ -121,7 +216,10 @@ impl Router {
                 read::Action::Digest(node) => more.extend(self.ask_digest(node, ticket, &reading)),
                 read::Action::Repair(node) => more.extend(self.repair(node, ticket, &reading)),
                 read::Action::Answer(outcome) => {
-                    let found = found(outcome, reading.machine.newest());
+                    let mut found = found(outcome, reading.machine.newest());
+                    if reading.own_lost && !matches!(found, Ok(Some(_))) {
+                        found = Err(Failure::Unreadable);
+                    }
                     if let Ok(Some(entry)) = &found {
                         self.clock.observe_within(entry.version, self.wall_ms);
                     }
@@ -132,12 +230,24 @@ impl Router {
             if actions.is_empty() {
                 let mut next = Vec::new();
                 for event in more.drain(..) {
-                    reading.machine.on(event, &mut next);
+                    self.tell_machine(&mut reading, event, &mut next);
                 }
                 actions.extend(next);
             }
         }
         self.waiting.give_back(ticket, Waiting::Reading(reading));
+    }
+
+    fn tell_machine(
+        &self,
+        reading: &mut Reading,
+        event: read::Event,
+        actions: &mut Vec<read::Action>,
+    ) {
+        if let read::Event::Failed(node) = event {
+            reading.own_lost |= reading.needed == 1 && self.is_me(node);
+        }
+        reading.machine.on(event, actions);
     }
 
     fn settle_read(&mut self, client: Client, found: Result<Option<OwnedEntry>, Failure>) {

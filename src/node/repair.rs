@@ -7,6 +7,11 @@
 //!
 //! One page on a core at a time, which bounds what this holds in memory. The rows of the page are kept until the
 //! answer has come: they are what may have to be sent.
+//!
+//! Invariant: while the machine waits for a page, `flight` is not `Nothing`. Whoever takes it tells the machine.
+//!
+//! What it does not do: mend a damaged block. One of ours ends the job, and what is behind it is not compared; where the
+//! other cannot read, it is sent nothing, as it may have had something newer (see `cluster::read`).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,19 +24,29 @@ use super::metrics::Metric;
 use super::msg::Reply;
 use super::route::Router;
 use crate::base::hash::KeyHash;
-use crate::base::limits::{CLOCK_SKEW_MAX, COMPARE_BYTES_MAX, COMPARE_ROWS};
+use crate::base::limits::{
+    CLOCK_SKEW_MAX, COMPARE_BYTES_MAX, COMPARE_ROWS, FRAME_BODY_BYTES_MAX, KEY_BYTES_MAX,
+    VALUE_BYTES_MAX,
+};
 use crate::base::member::NodeId;
 use crate::base::record::OwnedRow;
+use crate::base::slices::Slices;
 use crate::base::time::Instant;
 use crate::base::version::Version;
 use crate::cluster::PeerState;
-use crate::cluster::repair::{Event, Job, Repair, Step, lacking};
+use crate::cluster::repair::{Event, FIRST_AFTER, Job, Own, Repair, Step, lacking};
+use crate::rt::Rt;
 use crate::store::{Page, ScanRange};
 use crate::wire::compare::{Compare, Head, Sum, Window};
-use crate::wire::message::{Message, Row};
+use crate::wire::message::{Message, Row, Why};
 
 /// A page that is not answered by then counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+// A page fits a frame whatever its rows are: it is ended by the row that fills it.
+const _: () = assert!(
+    COMPARE_BYTES_MAX + VALUE_BYTES_MAX + KEY_BYTES_MAX + 64 * COMPARE_ROWS <= FRAME_BODY_BYTES_MAX
+);
 
 /// What one core compares with others.
 pub(crate) struct Repairing {
@@ -41,6 +56,8 @@ pub(crate) struct Repairing {
     asked: u64,
     /// Rows sent in this pass.
     sent: u64,
+    /// The slices this node shares with the member it is comparing with.
+    shared: Option<(NodeId, Box<Slices>)>,
 }
 
 /// What is under way.
@@ -61,31 +78,43 @@ enum Flight {
     },
 }
 
+impl Flight {
+    /// The other has it, since then.
+    fn away_since(&self) -> Option<Instant> {
+        match self {
+            Flight::Asked { since, .. } | Flight::Sent { since, .. } => Some(*since),
+            Flight::Nothing | Flight::Reading { .. } => None,
+        }
+    }
+}
+
 /// A page of ours.
 struct Settled {
     job: Job,
-    /// Those that count, in order.
+    /// Those old enough, in order; and the end of the page before.
     rows: Vec<OwnedRow>,
+    after: Option<Box<[u8]>>,
     /// Where the next page begins.
     resume: Option<Box<[u8]>>,
+    window: Window,
 }
 
 impl Repairing {
-    pub(super) fn new(now: Instant, every: Duration) -> Repairing {
+    pub(super) fn new(rt: &Rt, every: Duration) -> Repairing {
+        // Or all cores of all members would begin at once after a start of the whole cluster.
+        let late = every.min(FIRST_AFTER) / 4 * (rt.entropy() % 256) as u32 / 256;
         Repairing {
-            machine: Repair::new(now, every),
+            machine: Repair::new(rt.now() + late, every),
             flight: Flight::Nothing,
             asked: 0,
             sent: 0,
+            shared: None,
         }
     }
 
     /// When [`Router::look_at_repair`] has something to do.
     pub(super) fn due(&self) -> Instant {
-        let overdue = match &self.flight {
-            Flight::Asked { since, .. } | Flight::Sent { since, .. } => Some(*since + PATIENCE),
-            Flight::Nothing | Flight::Reading { .. } => None,
-        };
+        let overdue = self.flight.away_since().map(|since| since + PATIENCE);
         let due = overdue.or(self.machine.due());
         due.unwrap_or(Instant(u64::MAX))
     }
@@ -102,9 +131,9 @@ impl Router {
         let Some(repairing) = self.repairing().filter(|repairing| repairing.due() <= now) else {
             return;
         };
-        let event = match repairing.flight {
-            Flight::Nothing | Flight::Reading { .. } => Event::Tick,
-            Flight::Asked { .. } | Flight::Sent { .. } => Event::Failed,
+        let event = match repairing.flight.away_since() {
+            None => Event::Tick,
+            Some(_) => Event::Failed,
         };
         self.repair_goes_on(event);
     }
@@ -126,13 +155,18 @@ impl Router {
         }
         match step {
             Step::Idle | Step::Plan => {}
-            Step::Ended => self.end_pass(),
+            Step::Ended { whole } => self.end_pass(whole),
             Step::Page { job, after } => self.read_page(job, after),
         }
     }
 
-    fn end_pass(&mut self) {
-        self.pen.counters.count(Metric::RepairPasses);
+    fn end_pass(&mut self, whole: bool) {
+        let metric = if whole {
+            Metric::RepairPasses
+        } else {
+            Metric::RepairPassesCut
+        };
+        self.pen.counters.count(metric);
         let sent = self
             .repairing()
             .map_or(0, |repairing| std::mem::take(&mut repairing.sent));
@@ -142,17 +176,22 @@ impl Router {
         }
     }
 
-    /// Our shards beside those of each member that is up.
+    /// Our shards beside those of each other replica that is up, the next member after this one first.
     fn jobs(&self) -> Vec<Job> {
         let Some(member) = &self.member else {
             return Vec::new();
         };
-        let shards = self.owners.shards();
+        // What is here may be another member's.
+        if self.may_serve(member, false).is_err() {
+            return Vec::new();
+        }
+        let (me, shards) = (member.facts.me, self.owners.shards());
         let nodes = member.facts.topology.members().len() as u16;
-        let others = (0..nodes)
-            .map(NodeId)
-            .filter(|node| *node != member.facts.me && member.peers.state(*node) == PeerState::Up);
-        let others: Vec<NodeId> = others.collect();
+        let others = (me.0 + 1..nodes).chain(0..me.0).map(NodeId);
+        let others: Vec<NodeId> = others
+            .filter(|node| member.peers.state(*node) == PeerState::Up)
+            .filter(|node| !member.shared_slices(*node).is_empty())
+            .collect();
         let mut jobs = Vec::new();
         for (at, ours) in self.owners.shards_of(self.rt.core()).enumerate() {
             for node in &others {
@@ -168,25 +207,29 @@ impl Router {
     }
 
     fn read_page(&mut self, job: Job, after: Option<Box<[u8]>>) {
-        let Some(store) = self.stores.get(job.at).map(Rc::clone) else {
-            return;
+        let store = self.stores.get(job.at).map(Rc::clone);
+        let (Some(store), Some(member)) = (store, &mut self.member) else {
+            return self.repair_goes_on(Event::Unreadable);
         };
-        let Some(member) = &mut self.member else {
-            return;
-        };
+        let shared = member.repairing.as_mut().and_then(|of| of.shared.take());
+        let shared = shared.filter(|shared| shared.0 == job.node);
+        let (_, slices) =
+            shared.unwrap_or_else(|| (job.node, Box::new(member.shared_slices(job.node))));
         let range = Box::new(ScanRange {
             after,
             dead: true,
-            slices: Some(Box::new(member.shared_slices(job.node))),
+            slices: Some(slices.clone()),
             ..ScanRange::default()
         });
-        let (scanned, faults) = (range.clone(), self.read_faults.clone());
+        let (scanned, rows_max) = (range.clone(), member.facts.comparing.rows);
         if let Some(repairing) = &mut member.repairing {
+            repairing.shared = Some((job.node, slices));
             repairing.flight = Flight::Reading { job, range };
         }
         let (arrivals, shard) = (Rc::clone(&self.arrivals), job.shard);
+        let faults = self.read_faults.clone();
         self.rt.spawn(async move {
-            let page = store.scan(&scanned, COMPARE_ROWS, COMPARE_BYTES_MAX).await;
+            let page = store.scan(&scanned, rows_max, COMPARE_BYTES_MAX).await;
             let page = page.map_err(|error| faults.tell(&error));
             arrivals.push(Asker::Comparing, Reply::Page { shard, page });
         });
@@ -209,27 +252,28 @@ impl Router {
         let mut sum = Sum::default();
         rows.retain(|row| {
             let hash = KeyHash::of(&row.key);
-            let counts = window.holds(&row.entry.as_entry()) && theirs.holds(hash);
-            if counts {
+            let old_enough = !window.is_young(row.entry.version) && theirs.holds(hash);
+            if old_enough && window.holds(&row.entry.as_entry()) {
                 sum.add(Head::of(hash, row.entry.version));
             }
-            counts
+            old_enough
         });
         let Some(last) = rows.last().map(|row| row.key.clone()) else {
             return self.repair_goes_on(Event::Done { upto: resume });
         };
         let sent = self.ask_whether_same(job, &range, &last, window, sum);
-        let now = self.now();
-        let Some(repairing) = self.repairing() else {
-            return;
-        };
-        if !sent {
+        let since = self.now();
+        let Some(repairing) = self.repairing().filter(|_| sent) else {
             return self.repair_goes_on(Event::Failed);
-        }
-        repairing.flight = Flight::Asked {
-            page: Settled { job, rows, resume },
-            since: now,
         };
+        let page = Settled {
+            job,
+            rows,
+            after: range.after,
+            resume,
+            window,
+        };
+        repairing.flight = Flight::Asked { page, since };
     }
 
     /// What is settled: not so young that it may still be on its way, and no tombstone one side may have forgotten.
@@ -238,7 +282,7 @@ impl Router {
             .member
             .as_ref()
             .map_or_else(Default::default, |member| {
-                (member.facts.repair_age, member.facts.gc_grace)
+                (member.facts.comparing.age_min, member.facts.gc_grace)
             });
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let before = |span| Version::at_ms(self.wall_ms.saturating_sub(ms(span))).hlc;
@@ -305,13 +349,20 @@ impl Router {
 
     /// A member has answered request number `asked`.
     pub(super) fn on_compared(&mut self, asked: u64, heard: Heard) {
-        let Some(repairing) = self.repairing().filter(|of| of.asked == asked) else {
+        let Some(repairing) = self
+            .repairing()
+            .filter(|of| of.asked == asked && of.flight.away_since().is_some())
+        else {
+            // Its time was over before it came, and says nothing about what is under way now.
             return;
         };
-        let flight = std::mem::replace(&mut repairing.flight, Flight::Nothing);
-        let event = match (flight, heard) {
-            (Flight::Nothing | Flight::Reading { .. }, _) => return,
-            (Flight::Asked { page, .. }, Heard::Same) => Event::Done { upto: page.resume },
+        let event = match (
+            std::mem::replace(&mut repairing.flight, Flight::Nothing),
+            heard,
+        ) {
+            (Flight::Asked { page, .. }, Heard::Same | Heard::Refused(Why::Unreadable)) => {
+                Event::Done { upto: page.resume }
+            }
             (Flight::Asked { page, .. }, Heard::Heads { heads, resume }) => {
                 return self.send_lacking(page, heads, resume);
             }
@@ -320,21 +371,35 @@ impl Router {
                 self.pen.counters.add(Metric::RowsRepaired, rows);
                 Event::Done { upto }
             }
-            (Flight::Asked { .. } | Flight::Sent { .. }, _) => Event::Failed,
+            _ => Event::Failed,
         };
         self.repair_goes_on(event);
     }
 
-    /// The member has these, up to `seen` or all of the page.
-    fn send_lacking(&mut self, page: Settled, mut heads: Vec<Head>, seen: Option<Box<[u8]>>) {
-        let Settled { job, rows, resume } = page;
-        let told = |row: &&OwnedRow| seen.as_ref().is_none_or(|seen| row.key <= *seen);
-        let own: Vec<Head> = rows
+    /// The member has these, up to `told` or all of the page.
+    fn send_lacking(&mut self, page: Settled, mut heads: Vec<Head>, told: Option<Box<[u8]>>) {
+        let Settled {
+            job,
+            rows,
+            after,
+            resume,
+            window,
+        } = page;
+        if let Some(told) = &told
+            && (Some(told) <= after.as_ref() || rows.last().is_none_or(|row| row.key < *told))
+        {
+            // Nonsense, by which a pass would not end or rows would be left out.
+            return self.repair_goes_on(Event::Failed);
+        }
+        let known = |row: &&OwnedRow| told.as_ref().is_none_or(|told| row.key <= *told);
+        let own: Vec<Own> = rows
             .iter()
-            .take_while(told)
-            .map(|row| Head::of(KeyHash::of(&row.key), row.entry.version))
+            .take_while(known)
+            .map(|row| Own {
+                head: Head::of(KeyHash::of(&row.key), row.entry.version),
+                over_older_only: !window.holds(&row.entry.as_entry()),
+            })
             .collect();
-        let upto = seen.or(resume);
         let lacks = lacking(&own, &mut heads);
         let lacks: Vec<Row<'_>> = lacks
             .into_iter()
@@ -343,25 +408,21 @@ impl Router {
                 entry: rows[at].entry.as_entry(),
             })
             .collect();
+        let upto = told.or(resume);
         let Some(first) = lacks.first() else {
             return self.repair_goes_on(Event::Done { upto });
         };
-        let (hash, count) = (KeyHash::of(first.key), lacks.len() as u64);
+        let (hash, rows) = (KeyHash::of(first.key), lacks.len() as u64);
         let message = Message::Write {
             healing: true,
             rows: lacks,
         };
-        if !self.ask_for_repair(job.node, hash, &message) {
-            return self.repair_goes_on(Event::Failed);
-        }
+        let sent = self.ask_for_repair(job.node, hash, &message);
         let since = self.now();
-        if let Some(repairing) = self.repairing() {
-            repairing.flight = Flight::Sent {
-                rows: count,
-                upto,
-                since,
-            };
-        }
+        let Some(repairing) = self.repairing().filter(|_| sent) else {
+            return self.repair_goes_on(Event::Failed);
+        };
+        repairing.flight = Flight::Sent { rows, upto, since };
     }
 }
 

@@ -24,7 +24,7 @@ use super::metrics::{Metric, Snapshot};
 use super::msg::{Ask, Change, Kind, Msg, Reply};
 use super::owners::Owners;
 use super::read_faults::ReadFaults;
-use super::reading::Reading;
+use super::reading::{Demand, Lone, Reading};
 use super::replica::{Gather, Job};
 use super::scan_run::ScanRun;
 use super::slots::Slots;
@@ -114,6 +114,8 @@ pub(super) enum Waiting {
     Fetching {
         asker: Asker,
     },
+    /// The disk is asked for the key of a client whom this node's own copy is to answer alone.
+    Lone(Box<Lone>),
     Gather(Gather),
     Writing(Box<Writing>),
     Reading(Box<Reading>),
@@ -235,14 +237,13 @@ impl Router {
         let hash = KeyHash::of(key);
         let shard = hash.shard(self.owners.shards());
         let written = Written::Put;
-        let one = Waiting::One { place, written };
         let Some(store) = self.local(shard).map(Rc::clone) else {
             let core = self.owners.core_of(shard);
             if let Err(failure) = self.may_ask(core).and_then(|()| self.may_wait()) {
                 return Some(Err(failure));
             }
             self.reads_waiting += 1;
-            let ticket = self.waiting.insert(one);
+            let ticket = self.waiting.insert(Waiting::One { place, written });
             let ask = Ask::Get {
                 key: key.into(),
                 hash,
@@ -252,39 +253,26 @@ impl Router {
             self.ask(core, ticket, ask);
             return None;
         };
-        if !self.reads_alone(hash, needed, after) {
-            if let Err(failure) = self.may_wait() {
-                return Some(Err(failure));
-            }
-            self.reads_waiting += 1;
-            let client = Client::Place { place, written };
-            self.start_read(client, key, hash, (needed, after), needed == 1);
-            return None;
-        }
-        let others = self.copies() > 1;
+        let client = Client::Place { place, written };
+        let alone = self.reads_alone(hash, needed, after);
         let pen = &mut self.pen;
-        match store.get(key, hash, |entry| read(pen, entry)) {
-            Ok(Got::Answer(answer)) => Some(Ok(answer)),
-            Ok(Got::Disk(_)) | Err(_) if others => {
-                if let Err(failure) = self.may_wait() {
-                    return Some(Err(failure));
-                }
-                self.reads_waiting += 1;
-                let client = Client::Place { place, written };
-                self.start_read(client, key, hash, (needed, after), false);
-                None
-            }
-            Ok(Got::Disk(_)) => {
-                if let Err(failure) = self.may_wait() {
-                    return Some(Err(failure));
-                }
-                self.reads_waiting += 1;
-                let ticket = self.waiting.insert(one);
-                self.read_from_disk(store, key.into(), hash, Asker::Here(ticket));
-                None
-            }
-            Err(error) => Some(Err(self.read_faults.tell(&error))),
+        let got = alone.then(|| store.get(key, hash, |entry| read(pen, entry)));
+        if let Some(Ok(Got::Answer(answer))) = got {
+            return Some(Ok(answer));
         }
+        if let Err(failure) = self.may_wait() {
+            return Some(Err(failure));
+        }
+        self.reads_waiting += 1;
+        match got {
+            Some(Ok(_)) => self.read_own(client, store, key.into(), hash),
+            Some(Err(error)) => {
+                let failure = self.read_faults.tell(&error);
+                self.read_elsewhere(client, key, hash, failure);
+            }
+            None => self.start_read(client, key, hash, Demand::of_client(needed, after)),
+        }
+        None
     }
 
     /// Writes one key. `Ok`: the answer comes to `place`.
@@ -439,6 +427,7 @@ impl Router {
             Some(Waiting::Writing(_) | Waiting::Reading(_)) => {
                 return self.on_own_reply(ticket, reply);
             }
+            Some(Waiting::Lone(_)) => return self.on_own_read(ticket, reply),
             _ => {}
         }
         match reply {

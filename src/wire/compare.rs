@@ -76,8 +76,13 @@ pub struct Head {
 
 impl Window {
     #[must_use]
+    pub fn is_young(&self, version: Version) -> bool {
+        (self.young_from..self.young_to).contains(&version.hlc)
+    }
+
+    #[must_use]
     pub fn holds(&self, entry: &Entry<'_>) -> bool {
-        let young = (self.young_from..self.young_to).contains(&entry.version.hlc);
+        let young = self.is_young(entry.version);
         let kept = entry.value().is_some() || entry.version.hlc >= self.graves_from;
         !young && kept
     }

@@ -290,9 +290,10 @@ impl World {
     }
 
     /// Resets some connections between two nodes, as a machine on the way does; what was on its way on them is lost.
-    pub fn sever(&self, one: u16, other: u16) {
+    /// Returns how many.
+    pub fn sever(&self, one: u16, other: u16) -> u64 {
         let exec = &self.shared.exec;
-        self.shared.net.borrow_mut().sever(one, other, exec);
+        self.shared.net.borrow_mut().sever(one, other, exec)
     }
 
     /// What the network has done so far.

@@ -118,13 +118,15 @@ impl Network {
         }
     }
 
-    /// Loses what is on its way on some connections between two nodes, and ends them for both.
-    pub(super) fn sever(&mut self, one: u16, other: u16, exec: &Exec) {
+    /// Loses what is on its way on some connections between two nodes, and ends them for both. Returns how many.
+    pub(super) fn sever(&mut self, one: u16, other: u16, exec: &Exec) -> u64 {
         let between = |pipe: &Pipe| (pipe.from, pipe.to) == (one, other);
         let pipes = self.pipes.iter().filter(|(_, pipe)| between(pipe));
         let ids: Vec<u64> = pipes.map(|(id, _)| *id).collect();
+        let mut severed = 0;
         for id in ids {
             if exec.chance(fastrand::Rng::bool) {
+                severed += 1;
                 for end in [id, id ^ 1] {
                     if let Some(pipe) = self.pipes.get_mut(&end) {
                         pipe.queue.clear();
@@ -135,6 +137,7 @@ impl Network {
                 }
             }
         }
+        severed
     }
 
     /// The process of this node is gone.

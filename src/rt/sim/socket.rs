@@ -522,12 +522,12 @@ mod tests {
             (here, accepted(&mut listening).await)
         });
         world.run_for(Duration::from_secs(1));
-        world.sever(2, 3);
+        assert_eq!(world.sever(2, 3), 0);
         let mut rounds = 0;
         let reset = loop {
             world.run_for(Duration::from_secs(1));
             match net.write(here, b"x") {
-                Ok(_) => world.sever(1, 2),
+                Ok(_) => drop(world.sever(1, 2)),
                 Err(error) => break error.kind(),
             }
             rounds += 1;

@@ -22,7 +22,8 @@ pub struct Report {
     pub unread: u64,
     /// Reads of one replica that must show whatever was kept for it.
     pub healed: u64,
-    /// Faults that took place: directions cut, pairs of machines whose connections are reset, SIGKILLs, power losses, orderly stops, processes paused, wall clocks set.
+    /// Faults that took place: directions cut, connections reset, SIGKILLs, power losses, orderly stops, processes
+    /// paused, wall clocks set.
     pub cuts: u64,
     pub resets: u64,
     pub kills: u64,

@@ -145,9 +145,9 @@ impl Nemesis {
                 false => (other, node),
             };
             if act == Act::Sever {
-                town.world.sever(from, to);
-                town.step(&format!("{act:?}: {from} and {to}"));
-                book.count(|sums| sums.resets += 1);
+                let resets = town.world.sever(from, to);
+                town.step(&format!("{act:?}: {resets} of {from} and {to}"));
+                book.count(|sums| sums.resets += resets);
                 continue;
             }
             town.world.partition(from, to);

@@ -143,13 +143,14 @@ impl Plan {
         plan.with_damage(&mut rng).with_disturbance(&mut rng)
     }
 
-    /// A third each of those in which anything goes wrong; in half of all plans replicas are compared.
+    /// A third each of those in which anything goes wrong; in half of all plans without a victim replicas are compared.
     fn with_disturbance(mut self, rng: &mut fastrand::Rng) -> Plan {
         if !self.faults.are_none() {
             self.faults.pauses = rng.u8(..3) == 0;
             self.faults.resets = rng.u8(..3) == 0;
         }
-        if rng.bool() {
+        // What was kept for a victim is to reach it as hints.
+        if self.victim.is_none() && rng.bool() {
             self.repair_every = Some(Duration::from_millis([300, 2_000][rng.usize(..2)]));
         }
         self

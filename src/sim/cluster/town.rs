@@ -18,7 +18,7 @@ use super::plan::Plan;
 use crate::base::limits::SHUTDOWN_GRACE;
 use crate::base::time::Instant;
 use crate::cluster::ring::{Member, Topology};
-use crate::node::cluster::Cluster;
+use crate::node::cluster::{Cluster, Comparing};
 use crate::node::hosts::Door;
 use crate::node::{self, Config, Started};
 use crate::rt::mesh::mesh;
@@ -29,8 +29,6 @@ use crate::store::options::Options;
 use crate::wire::proof::Secret;
 
 const PORT: u16 = 8081;
-/// Rows of the simulation settle soon: it lasts seconds.
-const REPAIR_AGE: Duration = Duration::from_secs(1);
 /// A node that should have ended by then hangs.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -191,8 +189,12 @@ impl Town {
             write_quorum: plan.write_quorum,
             read_quorum: plan.read_quorum,
             timeout: plan.timeout,
-            repair_every: plan.repair_every,
-            repair_age: REPAIR_AGE,
+            comparing: Comparing {
+                every: plan.repair_every,
+                age_min: Duration::from_secs(1),
+                rows: 3,
+                heads_max: 4,
+            },
             gc_grace: plan.options.gc_grace,
             secret: plan
                 .secret
@@ -294,9 +296,11 @@ impl Town {
     }
 
     fn resume(&mut self, node: u16) {
+        if self.node_mut(node).paused_until.take().is_none() {
+            return;
+        }
         self.step(&format!("node {node} goes on"));
         self.world.resume(node);
-        self.node_mut(node).paused_until = None;
     }
 
     pub(super) fn disk(&self, node: u16) -> Disk {
