@@ -10,7 +10,7 @@ use super::merge::{LevelCursor, MemtableCursor, Merge, Source};
 use super::pick::LEVELS;
 use super::{Page, ReadError, ScanRange, Store};
 use crate::base::hash::KeyHash;
-use crate::base::record::OwnedRow;
+use crate::base::record::Row;
 use crate::base::slices::Slice;
 
 /// Entries examined per page, tombstones included: a page over a graveyard ends early instead of holding
@@ -29,7 +29,7 @@ impl Store {
         let from = after.max(range.from.as_deref()).unwrap_or_default();
         let mut merge = Merge::seek(self.sources(), from).await?;
         let mut page = Page::default();
-        let (mut examined, mut bytes) = (0, 0);
+        let mut examined = 0;
         while let Some((key, held)) = merge.head() {
             if range.to.as_deref().is_some_and(|to| key > to) {
                 return Ok(page);
@@ -37,14 +37,18 @@ impl Store {
             if after.is_none_or(|after| key > after) {
                 let value = held.entry.value();
                 if (value.is_some() || range.dead) && range.holds(key) {
-                    bytes += key.len() + value.unwrap_or_default().len();
-                    page.rows.push(OwnedRow {
-                        key: key.into(),
-                        entry: held.entry.to_owned(),
-                    });
+                    if page.rows.is_empty() {
+                        // Rows of a range are mostly alike: the first tells what the page will take.
+                        let row = key.len() + value.unwrap_or_default().len();
+                        let bytes = row.saturating_mul(rows_max).min(bytes_max);
+                        page.rows.reserve(rows_max, bytes + bytes / 8);
+                    }
+                    let entry = held.entry;
+                    page.rows.push(Row { key, entry });
                 }
                 examined += 1;
-                if page.rows.len() >= rows_max || bytes >= bytes_max || examined >= EXAMINED_MAX {
+                let full = page.rows.len() >= rows_max || page.rows.byte_len() >= bytes_max;
+                if full || examined >= EXAMINED_MAX {
                     page.resume = Some(key.into());
                     return Ok(page);
                 }
