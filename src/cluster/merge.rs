@@ -246,6 +246,7 @@ impl Merge {
         (winner, StaleSet { older, agreed })
     }
 
+    #[inline]
     fn take_row(&mut self, at: usize) -> Taken {
         let stream = &mut self.streams[at];
         let row = stream.at;
@@ -258,12 +259,14 @@ impl Merge {
         Taken { stream: at, row }
     }
 
+    #[inline]
     fn row(&self, taken: Taken) -> Row<'_> {
         let row = self.streams[taken.stream].page.get(taken.row);
         row.expect("it was there, and its page stays until the next step")
     }
 
     /// Lets go of the pages that are used up.
+    #[inline]
     fn turn_spent(&mut self) {
         while let Some(at) = self.spent.pop() {
             let stream = &mut self.streams[at];
@@ -274,6 +277,7 @@ impl Merge {
     }
 
     /// Wants a page when no row is left behind the one in the tournament.
+    #[inline]
     fn want(&mut self, at: usize) {
         let stream = &mut self.streams[at];
         if stream.left() <= 1 && stream.phase == Phase::Fed {
@@ -318,11 +322,13 @@ impl Merge {
 
 impl Stream {
     /// The row at hand.
+    #[inline]
     fn front(&self) -> Option<Row<'_>> {
         self.page.get(self.at).or_else(|| self.following.get(0))
     }
 
     /// Rows that have not left.
+    #[inline]
     fn left(&self) -> usize {
         self.page.len() - self.at + self.following.len()
     }

@@ -124,6 +124,7 @@ pub(crate) fn row_state<'a>(state: &State<'a>) -> State<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::record::OwnedRow;
 
     /// The row a store would give back.
     fn stored(tag: u64, key: &[u8], entry: &Entry<'_>) -> OwnedRow {
@@ -173,6 +174,6 @@ mod tests {
         let mut odd = stored(1, b"k", &entry);
         odd.key[21] = 2;
         assert!(Hint::of(odd.as_row()).is_none());
-        assert!(Hint::of(&stored(1, &[b'k'; KEY_BYTES_MAX + 1], &entry)).is_none());
+        assert!(Hint::of(stored(1, &[b'k'; KEY_BYTES_MAX + 1], &entry).as_row()).is_none());
     }
 }

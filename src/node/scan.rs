@@ -9,7 +9,7 @@
 //! Alone, a node has one stream per shard. In a cluster each slice of the ring is read by R replicas, so a node's
 //! streams cover the slices it was chosen for, tombstones included, and the merge decides.
 //!
-//! Memory: one page per stream plus the caller's buffer. Not a snapshot of one moment: each row was current at
+//! Memory: two pages per stream at most plus the caller's buffer. Not a snapshot of one moment: each row was current at
 //! some moment of the scan, and a key present throughout is never missed.
 
 use super::json;
