@@ -234,6 +234,7 @@ fn cluster() {
             unread,
             healed,
             cuts,
+            resets,
             kills,
             crashes,
             stops,
@@ -248,10 +249,10 @@ fn cluster() {
         for count in [not_applied, unknown, unread, failures] {
             assert!(count > 20, "{sum:?}");
         }
-        for count in [kills, crashes, stops, pauses, skews] {
+        for count in [resets, kills, crashes, stops, pauses, skews] {
             assert!(count > 50, "{sum:?}");
         }
-        assert!(cuts > 50 && healed > 500 && rotten > 100, "{sum:?}");
+        assert!(cuts > 50 && healed > 200 && rotten > 100, "{sum:?}");
         assert!(full > 0, "{sum:?}");
     }
 }
@@ -290,7 +291,8 @@ fn may_show(bug: Bug, plan: &cluster::plan::Plan) -> bool {
         Bug::BlockUnchecked => plan.faults.rot,
         Bug::GraveUnrepaired => plan.odds.delete > 0 && plan.copies > 1,
         Bug::GravesStripped => plan.odds.delete > 0 && plan.odds.scan > 0,
-        Bug::HintForgotten => plan.victim.is_some(),
+        Bug::HintForgotten => plan.victim.is_some() && plan.repair_every.is_none(),
+        Bug::OldCopyOverlooked => plan.repair_every.is_some() && plan.faults.end_nodes(),
         _ => true,
     }
 }

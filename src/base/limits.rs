@@ -96,6 +96,13 @@ pub const FRAME_BODY_BYTES_MAX: usize = 16 << 20;
 pub const PEER_REQUESTS_MAX: usize = 4096;
 /// Bytes one link to a peer may have unsent. More: that replica counts as busy, and its own answers wait.
 pub const PEER_UNSENT_BYTES_MAX: usize = 32 << 20;
+/// Rows and bytes of one page of a comparison of replicas: a millisecond or so of a core on each side.
+pub const COMPARE_ROWS: usize = 512;
+pub const COMPARE_BYTES_MAX: usize = 256 << 10;
+/// Rows whose versions one answer to a comparison tells, and a page of them more. What is behind them is asked again.
+pub const COMPARE_HEADS_MAX: usize = 4096;
+/// Rows younger than this are not compared: they may be on their way.
+pub const COMPARE_AGE_MIN: Duration = Duration::from_secs(60);
 /// Hints one node keeps for one other. More: only the slices are remembered, and repaired when it is back.
 pub const HINT_BYTES_PER_MEMBER_MAX: u64 = 2 << 30;
 /// How far ahead of our wall clock a version of another node may be for our clock to follow it, and how far our clock

@@ -40,6 +40,8 @@ pub enum Bug {
     MarkOverlooked,
     /// The slices of a pass count as clean from its first page on.
     MarkClearedEarly,
+    /// A comparison sends what the other has not at all, and not what it has in an older version.
+    OldCopyOverlooked,
 }
 
 /// Mistakes a node makes alone.
@@ -51,8 +53,8 @@ pub const BUGS: [Bug; 5] = [
     Bug::FirstHitWins,
 ];
 
-/// Mistakes that need other nodes to be seen: those of the program this one replaces.
-pub const CLUSTER_BUGS: [Bug; 7] = [
+/// Mistakes that need other nodes to be seen: all but the last are those of the program this one replaces.
+pub const CLUSTER_BUGS: [Bug; 8] = [
     Bug::ReplicaStamps,
     Bug::HintStamped,
     Bug::LastArrivalWins,
@@ -60,6 +62,7 @@ pub const CLUSTER_BUGS: [Bug; 7] = [
     Bug::GraveUnrepaired,
     Bug::GravesStripped,
     Bug::HintForgotten,
+    Bug::OldCopyOverlooked,
 ];
 
 /// Mistakes in what is to be sent to a member that was away.

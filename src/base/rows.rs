@@ -66,6 +66,11 @@ impl Rows {
     }
 
     #[must_use]
+    pub fn last(&self) -> Option<Row<'_>> {
+        self.places.last().map(|place| self.show(place))
+    }
+
+    #[must_use]
     pub fn len(&self) -> usize {
         self.places.len()
     }
@@ -139,6 +144,7 @@ mod tests {
         assert_eq!(rows.iter().collect::<Vec<_>>(), want);
         assert_eq!((rows.len(), rows.byte_len()), (4, 10));
         assert_eq!((rows.get(2), rows.get(4)), (Some(want[2]), None));
+        assert_eq!((rows.last(), Rows::default().last()), (Some(want[3]), None));
         assert!(!rows.is_empty() && Rows::default().is_empty());
     }
 }

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use super::StartError;
 use super::settings::{Settings, Source};
+use crate::base::limits::COMPARE_AGE_MIN;
 use crate::base::member::NodeId;
 use crate::cluster::REPLICAS_MAX;
 use crate::cluster::ring::{Member, Ring, Topology};
@@ -88,6 +89,9 @@ pub fn judge(settings: &Settings) -> Result<Judged, StartError> {
         write_quorum: replication.write_quorum as u16,
         read_quorum: replication.read_quorum as u16,
         timeout: settings.network_timeout,
+        repair_every: (!settings.repair_interval.is_zero()).then_some(settings.repair_interval),
+        repair_age: COMPARE_AGE_MIN,
+        gc_grace: settings.gc_grace,
         secret: secret(settings)?,
         accept: accepted(settings, &topology, me)?,
         topology,

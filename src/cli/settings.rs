@@ -55,6 +55,8 @@ pub struct Settings {
     pub write_quorum: u32,
     pub read_quorum: u32,
     pub network_timeout: Duration,
+    /// Zero: never.
+    pub repair_interval: Duration,
     pub batch_concurrency: usize,
     pub bloom_l0: u64,
     pub bloom_l1: u64,
@@ -282,6 +284,18 @@ pub const SETTINGS: &[Setting] = &[
         default: "2s",
         help: "longest wait for another node",
         set: |s, v| put(&mut s.network_timeout, duration(v, 1, 600_000, "2s")),
+    },
+    Setting {
+        env: "REPAIR_INTERVAL",
+        flag: None,
+        default: "1h",
+        help: "pause between two comparisons with the other replicas; 0s: never",
+        set: |s, v| {
+            put(
+                &mut s.repair_interval,
+                duration(v, 0, 365 * 24 * 3_600_000, "1h"),
+            )
+        },
     },
     Setting {
         env: "BATCH_CONCURRENCY",
@@ -631,6 +645,7 @@ mod tests {
             ("SPARSE_INDEX_INTERVAL", &["0"]),
             ("CACHE_SIZE", &["1"]),
             ("GC_GRACE", &["10d", "-1h"]),
+            ("REPAIR_INTERVAL", &["1", "9000h"]),
             ("WAL_COMMIT_INTERVAL", &["5", "2s"]),
             ("WAL_MAX_BATCH_SIZE", &["0"]),
             ("CLUSTER_VIRTUAL_NODES", &["0"]),

@@ -38,6 +38,7 @@ pub mod health;
 pub mod hints;
 pub mod merge;
 pub mod read;
+pub mod repair;
 pub mod ring;
 pub mod write;
 

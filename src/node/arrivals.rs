@@ -18,6 +18,8 @@ pub(crate) enum Asker {
     Repair(u64),
     /// What this core owes to a member: which of its shards, and who.
     Handoff { at: usize, node: NodeId },
+    /// This core, which compares its shards with those of other members.
+    Comparing,
     /// A peer.
     Peer(Job),
     /// A peer that wants no more than a digest.

@@ -31,6 +31,12 @@ pub struct Cluster {
     pub timeout: Duration,
     /// CLUSTER_SECRET: peers must prove that they know it.
     pub secret: Option<Secret>,
+    /// REPAIR_INTERVAL: pause between two comparisons with the other replicas; `None`: there are none.
+    pub repair_every: Option<Duration>,
+    /// Rows younger than this are not compared.
+    pub repair_age: Duration,
+    /// GC_GRACE: tombstones older than this are not compared either.
+    pub gc_grace: Duration,
     /// Members to be taken in whatever data directory they come with, once; they are sent all they lack.
     pub accept: Vec<NodeId>,
 }

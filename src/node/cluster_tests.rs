@@ -35,12 +35,16 @@ struct Town {
     client: Rt,
     /// N.
     copies: usize,
+    /// Rows soon lie in tables, whose blocks are read from the disk each time.
+    on_disk: bool,
+    repair_every: Option<Duration>,
     nodes: Vec<Setup>,
 }
 
 /// What one node is started with, and what it has told its operator.
 struct Setup {
     uuid: Cell<u128>,
+    shards: Cell<u16>,
     cores: usize,
     accept: RefCell<Vec<NodeId>>,
     book: Book,
@@ -54,6 +58,7 @@ impl Town {
         let client = world.boot(CLIENTS, 1).remove(0);
         let setup = |node: u16| Setup {
             uuid: Cell::new(100 + u128::from(node)),
+            shards: Cell::new(SHARDS),
             cores: 1 + (seed as usize + usize::from(node)) % 2,
             accept: RefCell::default(),
             book: (0..NODES).map(|node| vec![address(node)]).collect(),
@@ -63,6 +68,8 @@ impl Town {
             world,
             client,
             copies: 3,
+            on_disk: false,
+            repair_every: None,
             nodes: (0..NODES).map(setup).collect(),
         };
         for node in 0..NODES {
@@ -98,7 +105,7 @@ impl Town {
         for (path, _) in disk.files() {
             disk.remove(&path);
         }
-        for (path, bytes) in (0..SHARDS).map(newborn) {
+        for (path, bytes) in (0..self.setup(node).shards.get()).map(newborn) {
             disk.write(&Path::new("/data").join(path), &bytes);
         }
         self.setup(node).uuid.set(uuid);
@@ -109,11 +116,15 @@ impl Town {
             name: (*name).to_owned(),
             zone: String::new(),
         };
-        let topology = Topology::new(NAMES.iter().map(member).collect(), self.copies, 10);
         let setup = self.setup(node);
-        let mut config = config(SHARDS);
+        let topology = Topology::new(NAMES.iter().map(member).collect(), self.copies, 10);
+        let mut config = config(setup.shards.get());
         config.store.node_uuid = setup.uuid.get();
         config.listen = vec![address(node)];
+        if self.on_disk {
+            config.store.memtable_bytes = 2 << 10;
+            config.cache_bytes = 0;
+        }
         config.cluster = Some(Cluster {
             topology: topology.expect("three members"),
             me: NodeId(node),
@@ -121,6 +132,9 @@ impl Town {
             write_quorum: 1,
             read_quorum: 1,
             timeout: Duration::from_secs(2),
+            repair_every: self.repair_every,
+            repair_age: Duration::from_secs(1),
+            gc_grace: config.store.gc_grace,
             secret: None,
             accept: setup.accept.borrow().clone(),
         });
@@ -587,6 +601,107 @@ fn a_node_whose_clock_is_far_from_the_others_takes_no_writes() {
         town.world.set_skew_ms(ip_of(A), 0);
         town.until(A, "\"status\":\"ok\"");
         assert_eq!(town.ask(A, &all("4")), "200 OK", "SEED={seed}");
+    }
+}
+
+/// Whatever the number of their shards. The keeper of the hints has lost them, and nobody reads.
+#[test]
+fn what_no_hint_holds_is_found_by_comparison() {
+    for seed in 0..6 {
+        let mut town = Town::new(seed);
+        town.repair_every = Some(Duration::from_secs(5));
+        town.on_disk = seed % 2 == 0;
+        for (node, shards) in [(B, 2), (C, 5)] {
+            town.setup(node).shards.set(shards);
+            town.wipe(node, town.setup(node).uuid.get());
+        }
+        let town = town.started();
+        let write = |at: u32, value: &str| {
+            let put = put(&format!("key{at}"), value);
+            let told = town.ask(A, &put);
+            assert!(told.starts_with("200 "), "SEED={seed}: {told}");
+        };
+        (0..30).for_each(|at| write(at, "old"));
+        town.world.run_for(SOON);
+        town.stop(C);
+        town.until(A, "\"state\":\"down\"");
+        (20..60).for_each(|at| write(at, "new"));
+        let deleted = town.ask(A, &post("/delete?key=key0", ""));
+        assert!(deleted.starts_with("200 "), "SEED={seed}: {deleted}");
+        town.stop(A);
+        let disk = town.world.disk(ip_of(A));
+        let files = disk.files().into_iter().map(|(path, _)| path);
+        let hints: Vec<PathBuf> = files
+            .filter(|path| path.starts_with("/data/hints"))
+            .collect();
+        assert!(!hints.is_empty(), "SEED={seed}");
+        for path in &hints {
+            assert!(disk.remove(path), "SEED={seed}: {path:?}");
+        }
+        town.boot(A);
+        town.boot(C);
+        town.until(C, "\"status\":\"ok\"");
+        town.world.run_for(2 * SOON);
+        assert_eq!(town.metric(A, "hints_replayed"), 0, "SEED={seed}");
+        let repaired = town.metric(A, "rows_repaired") + town.metric(B, "rows_repaired");
+        // One at a time they may find the same.
+        assert!((41..=82).contains(&repaired), "SEED={seed}: {repaired}");
+        for at in 0..60 {
+            let got = town.ask(C, &get(&format!("/get?r=1&key=key{at}")));
+            let wanted = match at {
+                0 => "404 ",
+                1..20 => "old",
+                _ => "new",
+            };
+            assert!(got.contains(wanted), "SEED={seed} key{at}: {got}");
+        }
+        let before = town.metric(A, "repair_passes");
+        town.world.run_for(SOON);
+        assert!(town.metric(A, "repair_passes") > before, "SEED={seed}");
+        let after = town.metric(A, "rows_repaired") + town.metric(B, "rows_repaired");
+        assert_eq!(after, repaired, "SEED={seed}: equal now");
+    }
+}
+
+/// A damaged block of this node is no answer, and other replicas have the row.
+#[test]
+fn what_this_node_cannot_read_comes_from_another_replica() {
+    for seed in 0..4 {
+        let mut town = Town::new(seed);
+        town.on_disk = true;
+        let town = town.started();
+        let key = |at: u32| format!("key{at}");
+        let value = "v".repeat(300);
+        for at in 0..60 {
+            let body = format!("{{\"key\":\"{}\",\"value\":\"{value}\"}}", key(at));
+            let put = post("/put?w=3", &body);
+            let told = town.ask(A, &put);
+            assert!(told.starts_with("200 "), "SEED={seed}: {told}");
+        }
+        town.world.run_for(SOON);
+        town.world.disk(ip_of(A)).rot_reads("/sst/", 1);
+        for at in 0..60 {
+            let got = town.ask(A, &get(&format!("/get?r=1&key={}", key(at))));
+            assert!(
+                got.starts_with("200 ") && got.contains(&value),
+                "SEED={seed}: {got}"
+            );
+        }
+        assert!(town.world.disk(ip_of(A)).rotten_reads() > 20, "SEED={seed}");
+        // Alone it says so.
+        town.world.kill(ip_of(B));
+        town.world.kill(ip_of(C));
+        let alone: Vec<String> = (0..60)
+            .map(|at| town.ask(A, &get(&format!("/get?r=1&key={}", key(at)))))
+            .collect();
+        assert!(
+            alone.iter().any(|got| got.starts_with("50")),
+            "SEED={seed}: {alone:#?}"
+        );
+        assert!(
+            !alone.iter().any(|got| got.starts_with("404 ")),
+            "SEED={seed}: {alone:#?}"
+        );
     }
 }
 

@@ -27,6 +27,7 @@ use super::known;
 use super::links::{Heard, What};
 use super::msg::Reply;
 use super::peers::{Arrived, NotSent, Peers};
+use super::repair::Repairing;
 use super::route::{Place, Router};
 use super::small_file::SmallFile;
 use super::view::View;
@@ -52,6 +53,8 @@ pub(crate) struct Member {
     pub views: Vec<View>,
     /// For each shard of this core, in order.
     pub hints: Vec<ShardHints>,
+    /// Comparison of this core's shards with other replicas; `None`: it is switched off.
+    pub repairing: Option<Repairing>,
     /// The data directory.
     pub dir: PathBuf,
     /// Who was met before: `MEMBERS` in it.
@@ -98,6 +101,9 @@ impl Member {
             identity: Rc::clone(identity),
             views: vec![View::default(); usize::from(identity.cores)],
             hints: Vec::new(),
+            repairing: facts
+                .repair_every
+                .map(|every| Repairing::new(rt.now(), every)),
             dir: dir.to_owned(),
             members_file: SmallFile::new(dir.join(known::FILE)),
             clock_file: SmallFile::new(dir.join(ceiling::FILE)),
@@ -119,16 +125,20 @@ impl Member {
 
     /// What a member that has nothing lacks of what this node may have, if it is to be taken in so.
     pub(super) fn owed_whole(&self, node: NodeId) -> Option<Slices> {
-        self.facts.accept.contains(&node).then(|| {
-            let both = |slice: &Slice| {
-                self.ring.is_replica(*slice, node) && self.ring.is_replica(*slice, self.facts.me)
-            };
-            let mut slices = Slices::NONE;
-            for slice in Slice::all().filter(both) {
-                slices.insert(slice);
-            }
-            slices
-        })
+        let accepted = self.facts.accept.contains(&node);
+        accepted.then(|| self.shared_slices(node))
+    }
+
+    /// Those that both have copies of.
+    pub(super) fn shared_slices(&self, node: NodeId) -> Slices {
+        let both = |slice: &Slice| {
+            self.ring.is_replica(*slice, node) && self.ring.is_replica(*slice, self.facts.me)
+        };
+        let mut slices = Slices::NONE;
+        for slice in Slice::all().filter(both) {
+            slices.insert(slice);
+        }
+        slices
     }
 
     /// The replicas of a slice as they stand now, this node first.
@@ -226,7 +236,11 @@ impl Router {
                 };
                 self.on_read(ticket, event);
             }
-            Reply::Written(_) | Reply::Page { .. } | Reply::Snapshot(_) | Reply::Handoff(_) => {}
+            Reply::Written(_)
+            | Reply::Page { .. }
+            | Reply::Snapshot(_)
+            | Reply::Handoff(_)
+            | Reply::Compared(_) => {}
         }
     }
 
@@ -279,6 +293,7 @@ impl Router {
             ),
             What::Page(stream) => self.on_peer_page(ticket, stream, heard),
             What::Handoff(at) => self.on_handoff(at, node, ticket, &heard),
+            What::Comparison => self.on_compared(ticket, heard),
         }
     }
 
@@ -296,7 +311,10 @@ impl Router {
         }
         let dues = [&member.deadlines, &member.hedges].into_iter();
         let due = dues.filter_map(|queue| Some(queue.front()?.0)).min();
-        Some(due.unwrap_or(Instant(u64::MAX)).min(member.peers.wake_at()))
+        let due = due.unwrap_or(Instant(u64::MAX));
+        let repair = member.repairing.as_ref().map(Repairing::due);
+        let repair = repair.unwrap_or(Instant(u64::MAX));
+        Some(due.min(repair).min(member.peers.wake_at()))
     }
 
     /// Deadlines and hedges that are due.

@@ -94,6 +94,7 @@ impl Core<'_> {
     /// Deadlines, heartbeats and silence of members.
     pub(super) fn look_at_members(&mut self) {
         self.router.look_at_dues();
+        self.router.look_at_repair();
         let Some(member) = &mut self.router.member else {
             return;
         };

@@ -27,7 +27,7 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 /// compiler turns into vector instructions: a scan spells kilobytes, and nearly none of them needs an escape.
 fn position_of_escape(text: &[u8]) -> Option<usize> {
     let (chunks, _) = text.as_chunks::<32>();
-    let clean = chunks.iter().take_while(|chunk| !any_escape(*chunk));
+    let clean = chunks.iter().take_while(|chunk| !any_escape::<32>(chunk));
     let at = clean.count() * 32;
     let rest = &text[at..];
     if rest.len() < 32 && !any_escape_in_tail(rest) {

@@ -11,6 +11,7 @@ use crate::base::rows::Rows;
 use crate::base::time::Instant;
 use crate::cluster::read::Digest;
 use crate::rt::net::Token;
+use crate::wire::compare::Head;
 use crate::wire::message::{Message, Why};
 
 /// A link, by the peer and its core.
@@ -74,6 +75,8 @@ pub(crate) enum What {
     Page(usize),
     /// A batch of hints, or a page of a pass over marked slices, of this shard of ours.
     Handoff(usize),
+    /// Of this core's shards with that member's.
+    Comparison,
 }
 
 /// What a peer has said.
@@ -85,6 +88,11 @@ pub(crate) enum Heard {
     Digest(Digest),
     Page {
         rows: Rows,
+        resume: Option<Box<[u8]>>,
+    },
+    Same,
+    Heads {
+        heads: Vec<Head>,
         resume: Option<Box<[u8]>>,
     },
     /// The link ended first, or the answer made no sense: the outcome is unknown.
@@ -150,6 +158,11 @@ impl Heard {
             Message::Digest { version, sum } => Heard::Digest(Digest { version, sum }),
             Message::Page { rows, resume } => Heard::Page {
                 rows: rows.into_iter().collect(),
+                resume: resume.map(Box::from),
+            },
+            Message::Same => Heard::Same,
+            Message::Heads { heads, resume } => Heard::Heads {
+                heads,
                 resume: resume.map(Box::from),
             },
             _ => Heard::Lost,

@@ -51,9 +51,12 @@ pub(crate) enum Metric {
     /// Waiting now.
     HintBytes,
     DirtySlices,
+    /// Rows that were sent to replicas which turned out to lack them, and comparisons of a core with all of them.
+    RowsRepaired,
+    RepairPasses,
 }
 
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 32] = [
     "writes",
     "reads",
     "batches",
@@ -84,6 +87,8 @@ const NAMES: [&str; 30] = [
     "hints_dropped",
     "hint_bytes",
     "dirty_slices",
+    "rows_repaired",
+    "repair_passes",
 ];
 
 /// Values of every [`Metric`]: of one core, or summed.
@@ -167,7 +172,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("\"forwarded\":14,\"hints_kept\":0,\"hints_replayed\":0,\"hints_dropped\":0,\"hint_bytes\":0,\"dirty_slices\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
+            text.ends_with("\"forwarded\":14,\"hints_kept\":0,\"hints_replayed\":0,\"hints_dropped\":0,\"hint_bytes\":0,\"dirty_slices\":0,\"rows_repaired\":0,\"repair_passes\":0,\"cores\":2,\"shards\":4,\"uptime_seconds\":61}\n"),
             "{text}"
         );
     }

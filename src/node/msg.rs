@@ -14,6 +14,7 @@ use crate::base::version::Version;
 use crate::store::{Page, ScanRange};
 
 use super::Started;
+use super::compare::{Compared, Question};
 use super::failure::Failure;
 use super::handoff::News;
 use super::metrics::Snapshot;
@@ -73,6 +74,8 @@ pub(crate) enum Ask {
         range: ScanRange,
         rows_max: usize,
     },
+    /// Compare a range with a peer's.
+    Compare(Box<Question>),
     /// Counters of the receiving core and its shards.
     Snapshot,
 }
@@ -95,6 +98,7 @@ pub(crate) enum Reply {
         shard: u16,
         page: Result<Page, Failure>,
     },
+    Compared(Result<Compared, Failure>),
     Snapshot(Box<Snapshot>),
     /// Of a task of the same core, for what is owed to a member.
     Handoff(News),

@@ -24,11 +24,15 @@ impl Router {
                 needed,
                 after,
             } => {
-                if self.reads_alone(hash, needed, after) {
-                    self.fetch(key, hash, asker);
-                } else {
-                    self.start_read(Client::Core { core, ticket }, &key, hash, needed, after);
+                let alone = self.reads_alone(hash, needed, after);
+                if alone && self.copies() == 1 {
+                    return self.fetch(key, hash, asker);
                 }
+                if let Some(entry) = alone.then(|| self.at_hand(&key, hash)).flatten() {
+                    return self.reply(asker, Reply::Got(Ok(entry)));
+                }
+                let client = Client::Core { core, ticket };
+                self.start_read(client, &key, hash, (needed, after), needed == 1 && !alone);
             }
             Ask::Fetch { key, hash } => self.fetch(key, hash, asker),
             Ask::Apply { shard, rows } => {
@@ -47,6 +51,7 @@ impl Router {
                 range,
                 rows_max,
             } => self.scan_local(shard, range, rows_max, asker),
+            Ask::Compare(question) => self.compare_local(*question, asker),
             Ask::Snapshot => {
                 let snapshot = Box::new(self.snapshot());
                 self.reply(asker, Reply::Snapshot(snapshot));
@@ -83,6 +88,15 @@ impl Router {
         if let Err(failure) = self.write_local(shard, &ops, waiting) {
             let asker = Asker::There { core, ticket };
             self.reply(asker, Reply::Written(Err(failure)));
+        }
+    }
+
+    /// What this node's own copy has of a key, if no disk is needed to tell.
+    fn at_hand(&self, key: &[u8], hash: KeyHash) -> Option<Option<OwnedEntry>> {
+        let store = self.local(hash.shard(self.owners.shards()))?;
+        match store.get(key, hash, |entry| entry.map(|entry| entry.to_owned())) {
+            Ok(Got::Answer(entry)) => Some(entry),
+            Ok(Got::Disk(_)) | Err(_) => None,
         }
     }
 

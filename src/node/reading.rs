@@ -5,7 +5,8 @@
 //!                                                └─ a peer ──▶ on_heard ───────┴─▶ on_read ─▶ Answer, Finished
 //! ```
 //!
-//! With R=1 the store of this node answers alone where it can (`reads_alone`), and no machine is made.
+//! With R=1 the store of this node answers alone where it can (`reads_alone`), and no machine is made; one is when
+//! that store has to ask its disk: a damaged block is then no answer, and a slow disk is hedged around.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -62,8 +63,8 @@ impl Router {
         client: Client,
         key: &[u8],
         hash: KeyHash,
-        needed: u16,
-        after: Version,
+        (needed, after): (u16, Version),
+        check_all: bool,
     ) {
         self.clock.observe_within(after, self.wall_ms);
         let now = self.now();
@@ -78,7 +79,7 @@ impl Router {
             needed,
             copies: member.copies(),
             after,
-            check_all: needed == 1,
+            check_all,
         };
         let machine = Read::start(&plan, &mut actions);
         let deadline = now + member.facts.timeout;

@@ -10,6 +10,7 @@
 //! stamps.
 
 use super::arrivals::Asker;
+use super::compare::Compared;
 use super::failure::Failure;
 use super::msg::{Ask, Reply};
 use super::route::{Router, Waiting};
@@ -243,7 +244,13 @@ pub(crate) fn tell(reply: &Reply, digest: bool, give: impl FnOnce(&Message<'_>))
                 resume: page.resume.as_deref(),
             });
         }
+        Reply::Compared(Ok(Compared::Same)) => give(&Message::Same),
+        Reply::Compared(Ok(Compared::Differs { heads, resume })) => give(&Message::Heads {
+            heads: heads.clone(),
+            resume: resume.as_deref(),
+        }),
         Reply::Applied(Err(failure))
+        | Reply::Compared(Err(failure))
         | Reply::Got(Err(failure))
         | Reply::Page {
             page: Err(failure), ..

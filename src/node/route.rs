@@ -257,12 +257,23 @@ impl Router {
                 return Some(Err(failure));
             }
             self.reads_waiting += 1;
-            self.start_read(Client::Place { place, written }, key, hash, needed, after);
+            let client = Client::Place { place, written };
+            self.start_read(client, key, hash, (needed, after), needed == 1);
             return None;
         }
+        let others = self.copies() > 1;
         let pen = &mut self.pen;
         match store.get(key, hash, |entry| read(pen, entry)) {
             Ok(Got::Answer(answer)) => Some(Ok(answer)),
+            Ok(Got::Disk(_)) | Err(_) if others => {
+                if let Err(failure) = self.may_wait() {
+                    return Some(Err(failure));
+                }
+                self.reads_waiting += 1;
+                let client = Client::Place { place, written };
+                self.start_read(client, key, hash, (needed, after), false);
+                None
+            }
             Ok(Got::Disk(_)) => {
                 if let Err(failure) = self.may_wait() {
                     return Some(Err(failure));
@@ -397,6 +408,11 @@ impl Router {
                     self.on_news(at, node, news);
                 }
             }
+            Asker::Comparing => {
+                if let Reply::Page { page, .. } = reply {
+                    self.on_own_page(page);
+                }
+            }
             Asker::Peer(job) => self.peer_answers.push((job, false, reply)),
             Asker::PeerDigest(job) => self.peer_answers.push((job, true, reply)),
         }
@@ -423,8 +439,8 @@ impl Router {
         }
         match reply {
             Reply::Applied(outcome) => self.gathered(ticket, outcome),
-            // Comes to `Asker::Handoff` only.
-            Reply::Handoff(_) => {}
+            // Come to `Asker::Handoff` and to peers only.
+            Reply::Handoff(_) | Reply::Compared(_) => {}
             Reply::Got(got) => {
                 let answer = match got {
                     Ok(entry) => Answer::Found(entry),

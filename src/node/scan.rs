@@ -145,8 +145,7 @@ impl Scan {
                 && self.to.as_ref().is_none_or(|to| *row.key <= **to)
         };
         // The merge sees to the order, so the ends speak for the rest.
-        let last = rows.len().checked_sub(1).and_then(|last| rows.get(last));
-        if !rows.get(0).is_none_or(within) || !last.is_none_or(within) {
+        if !rows.get(0).is_none_or(within) || !rows.last().is_none_or(within) {
             return Err(Disorder);
         }
         self.merge.add(at, rows, resume)

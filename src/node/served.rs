@@ -188,6 +188,11 @@ impl Served {
                     frame::put(out, id, 0, &Message::Refused { why });
                 }
             }
+            Message::Compare(compare) => {
+                if let Err(why) = router.serve_compare(job, compare) {
+                    frame::put(out, id, 0, &Message::Refused { why });
+                }
+            }
             other if other.is_answer() => {
                 return Err(Ended::Fault("it answers what nobody asked".to_owned()));
             }

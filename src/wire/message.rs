@@ -8,6 +8,7 @@
 //! 04 Scan   flags u8, shard u16, rows_max u32 84 Got      one entry, or the state ABSENT alone
 //!           [from] [after] [to] [slices 512]  85 Digest   version, sum u32
 //! 05 Proof  mac 32                            86 Page     flags u8, [resume], rows
+//! 06 Compare                                  87 Same, 88 Heads: see `compare`
 //!
 //! rows    = count varint, (entry, key)*       key, from, after, to, resume = varint length, bytes
 //! entry   = state u8, version, [value]        value = varint length, bytes: only with a live state
@@ -32,6 +33,7 @@ pub use crate::base::record::Row;
 use crate::base::record::{Entry, State};
 use crate::base::slices::{SLICES_BYTES, Slices};
 use crate::base::version::Version;
+use crate::wire::compare::{self, Compare, Head};
 use crate::wire::proof::Mac;
 
 /// One message. Keys and values are borrowed from the frame, or from wherever the sender has them.
@@ -48,6 +50,8 @@ pub enum Message<'a> {
     Scan(Scan<'a>),
     /// The dialler knows the secret too; first after the handshake, and never answered.
     Proof { mac: Mac },
+    /// Do we hold the same?
+    Compare(Compare<'a>),
 
     /// The answerer's wall clock.
     Pong { wall_ms: u64 },
@@ -62,6 +66,14 @@ pub enum Message<'a> {
     /// Rows in key order; scan on strictly after `resume`, `None`: the shard has no more in this range.
     Page {
         rows: Vec<Row<'a>>,
+        resume: Option<&'a [u8]>,
+    },
+
+    /// The answerer holds the same.
+    Same,
+    /// It does not: all that the answerer has up to `resume`, `None`: in all of the range.
+    Heads {
+        heads: Vec<Head>,
         resume: Option<&'a [u8]>,
     },
 
@@ -130,12 +142,15 @@ const WRITE: u8 = 0x02;
 const READ: u8 = 0x03;
 const SCAN: u8 = 0x04;
 const PROOF: u8 = 0x05;
+const COMPARE: u8 = 0x06;
 const PONG: u8 = ANSWER | 0x01;
 const WRITTEN: u8 = ANSWER | 0x02;
 const REFUSED: u8 = ANSWER | 0x03;
 const GOT: u8 = ANSWER | 0x04;
 const DIGEST: u8 = ANSWER | 0x05;
 const PAGE: u8 = ANSWER | 0x06;
+const SAME: u8 = ANSWER | 0x07;
+const HEADS: u8 = ANSWER | 0x08;
 
 /// The only flag of Write, of Read and of Page.
 const SET: u8 = 1;
@@ -190,6 +205,9 @@ impl<'a> Message<'a> {
             Message::Got { .. } => GOT,
             Message::Digest { .. } => DIGEST,
             Message::Page { .. } => PAGE,
+            Message::Compare(_) => COMPARE,
+            Message::Same => SAME,
+            Message::Heads { .. } => HEADS,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -209,7 +227,9 @@ impl<'a> Message<'a> {
             }
             Message::Scan(scan) => scan.put(out),
             Message::Proof { mac } => out.extend_from_slice(mac),
-            Message::Written | Message::Unknown(_) => {}
+            Message::Written | Message::Same | Message::Unknown(_) => {}
+            Message::Compare(compare) => compare.put(out),
+            Message::Heads { heads, resume } => compare::put_heads(out, heads, *resume),
             Message::Refused { why } => out.push(*why as u8),
             Message::Got { entry: None } => out.push(ABSENT),
             Message::Got { entry: Some(entry) } => put_entry(out, entry),
@@ -250,6 +270,12 @@ impl<'a> Message<'a> {
                 wall_ms: cursor.u64()?,
             },
             WRITTEN => Message::Written,
+            COMPARE => Message::Compare(Compare::read(cursor)?),
+            SAME => Message::Same,
+            HEADS => {
+                let (heads, resume) = compare::read_heads(cursor)?;
+                Message::Heads { heads, resume }
+            }
             REFUSED => Message::Refused {
                 why: Why::of(cursor.u8()?),
             },
@@ -410,14 +436,14 @@ fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Entry<'a>>, Malforme
     Ok(Some(Entry { version, state }))
 }
 
-fn read_version(cursor: &mut Cursor<'_>) -> Result<Version, Short> {
+pub(super) fn read_version(cursor: &mut Cursor<'_>) -> Result<Version, Short> {
     Ok(Version {
         hlc: cursor.u64()?,
         origin: cursor.u32()?,
     })
 }
 
-fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
+pub(super) fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
     let key = read_bytes(cursor, KEY_BYTES_MAX)?;
     if key.is_empty() {
         return Err(Malformed);
@@ -425,7 +451,10 @@ fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
     Ok(key)
 }
 
-fn read_bound<'a>(cursor: &mut Cursor<'a>, present: bool) -> Result<Option<&'a [u8]>, Malformed> {
+pub(super) fn read_bound<'a>(
+    cursor: &mut Cursor<'a>,
+    present: bool,
+) -> Result<Option<&'a [u8]>, Malformed> {
     present
         .then(|| read_bytes(cursor, SCAN_BOUND_BYTES_MAX))
         .transpose()
@@ -439,11 +468,11 @@ fn read_bytes<'a>(cursor: &mut Cursor<'a>, bytes_max: usize) -> Result<&'a [u8],
     Ok(bytes)
 }
 
-fn read_array<const N: usize>(cursor: &mut Cursor<'_>) -> Result<[u8; N], Malformed> {
+pub(super) fn read_array<const N: usize>(cursor: &mut Cursor<'_>) -> Result<[u8; N], Malformed> {
     cursor.bytes(N)?.first_chunk().copied().ok_or(Malformed)
 }
 
-fn read_flags(cursor: &mut Cursor<'_>, known: u8) -> Result<u8, Malformed> {
+pub(super) fn read_flags(cursor: &mut Cursor<'_>, known: u8) -> Result<u8, Malformed> {
     let flags = cursor.u8()?;
     if flags & !known != 0 {
         return Err(Malformed);
@@ -462,6 +491,7 @@ impl From<Short> for Malformed {
 pub(super) mod samples {
     use super::*;
     use crate::base::slices::Slice;
+    use crate::wire::compare::{Sum, Window};
 
     fn version(hlc: u64) -> Version {
         Version { hlc, origin: 7 }
@@ -494,6 +524,26 @@ pub(super) mod samples {
             slices.insert(slice);
         }
         slices
+    }
+
+    fn compare(after: Option<&'static [u8]>) -> Compare<'static> {
+        Compare {
+            shard: 258,
+            of: 3,
+            part: 2,
+            window: Window {
+                young_from: 0x0102_0304_0506_0708,
+                young_to: 1 << 63,
+                graves_from: 9,
+            },
+            sum: Sum {
+                rows: 4,
+                sum: u64::MAX,
+            },
+            after,
+            to: b"z\xff",
+            slices: Box::new(slices()),
+        }
     }
 
     fn requests() -> Vec<Message<'static>> {
@@ -546,6 +596,8 @@ pub(super) mod samples {
             Message::Proof {
                 mac: std::array::from_fn(|at| at as u8),
             },
+            Message::Compare(compare(None)),
+            Message::Compare(compare(Some(b"m"))),
         ]
     }
 
@@ -571,6 +623,20 @@ pub(super) mod samples {
             },
             Message::Page {
                 rows: Vec::new(),
+                resume: None,
+            },
+            Message::Same,
+            Message::Heads {
+                heads: [5, 6]
+                    .map(|hlc| Head {
+                        key: hlc << 40,
+                        version: version(hlc),
+                    })
+                    .to_vec(),
+                resume: Some(b"kkk"),
+            },
+            Message::Heads {
+                heads: Vec::new(),
                 resume: None,
             },
         ];
@@ -631,7 +697,7 @@ mod tests {
         for message in samples::all() {
             let kind = message.kind();
             assert_eq!(Message::read(kind, &body(&message)), Ok(message.clone()));
-            let is_request = samples::all()[..11].contains(&message) || kind == 0x7f;
+            let is_request = samples::all()[..13].contains(&message) || kind == 0x7f;
             assert_eq!(message.is_answer(), !is_request, "{message:?}");
             sampled[usize::from(kind)] |= message != Message::Unknown(kind);
         }

@@ -5,11 +5,11 @@
 //!    | GET /internal/peer, Upgrade: kvpeer/1, who I am ----------> |  hello::Hello::read_request, hello::judge
 //!    | <---------- 101, who I am, my proof (or 4xx and a reason)   |  hello::Hello::answer_head
 //!    | [Proof] ---------------------------------------------------> |  only with a cluster secret; proof::Secret
-//!    | Ping Write Read Scan, each with an id ---------------------> |  frame::next
-//!    | <---- Pong Written Got Digest Page Refused, in any order     |  frame::put
+//!    | Ping Write Read Scan Compare, each with an id -------------> |  frame::next
+//!    | <---- Pong Written Got Digest Page Same .., in any order     |  frame::put
 //! ```
 //!
-//! Reading order: `message` (what is said), `frame` (its envelope), `hello` and `proof` (who may say it).
+//! Reading order: `message` (what is said; `compare`: the part about differences), `frame` (its envelope), `hello` and `proof` (who may say it).
 //!
 //! Invariants
 //! - Requests flow from the dialler to the answerer only, answers the other way; an answer repeats the id of its
@@ -22,6 +22,7 @@
 //! Absent on purpose: sockets, timeouts, the table of requests in flight, HTTP parsing, and encryption. The
 //! proofs say who dialled whom; who can alter bytes on the way can still alter frames (a checksum is no seal).
 
+pub mod compare;
 pub mod frame;
 pub mod hello;
 pub mod message;

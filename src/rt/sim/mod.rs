@@ -289,6 +289,12 @@ impl World {
         self.shared.net.borrow_mut().heal(&self.shared.exec);
     }
 
+    /// Resets some connections between two nodes, as a machine on the way does; what was on its way on them is lost.
+    pub fn sever(&self, one: u16, other: u16) {
+        let exec = &self.shared.exec;
+        self.shared.net.borrow_mut().sever(one, other, exec);
+    }
+
     /// What the network has done so far.
     #[must_use]
     pub fn net_counters(&self) -> net::Counters {

@@ -118,6 +118,25 @@ impl Network {
         }
     }
 
+    /// Loses what is on its way on some connections between two nodes, and ends them for both.
+    pub(super) fn sever(&mut self, one: u16, other: u16, exec: &Exec) {
+        let between = |pipe: &Pipe| (pipe.from, pipe.to) == (one, other);
+        let pipes = self.pipes.iter().filter(|(_, pipe)| between(pipe));
+        let ids: Vec<u64> = pipes.map(|(id, _)| *id).collect();
+        for id in ids {
+            if exec.chance(fastrand::Rng::bool) {
+                for end in [id, id ^ 1] {
+                    if let Some(pipe) = self.pipes.get_mut(&end) {
+                        pipe.queue.clear();
+                        pipe.bytes = 0;
+                    }
+                    self.counters.resets += 1;
+                    self.send(end, Parcel::Rst, exec);
+                }
+            }
+        }
+    }
+
     /// The process of this node is gone.
     pub(super) fn end_node(&mut self, node: u16, exec: &Exec) {
         let hosts: Vec<u64> = self

@@ -513,6 +513,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_severed_has_ended_for_both_and_what_was_under_way_is_lost() {
+        let (world, server, client) = pair(12);
+        let mut listening = server.net(&[address(1)]).unwrap();
+        let mut net = client.net(&[]).unwrap();
+        let (here, there) = world.run(&client, async {
+            let here = net.connect(address(1)).unwrap();
+            (here, accepted(&mut listening).await)
+        });
+        world.run_for(Duration::from_secs(1));
+        world.sever(2, 3);
+        let mut rounds = 0;
+        let reset = loop {
+            world.run_for(Duration::from_secs(1));
+            match net.write(here, b"x") {
+                Ok(_) => world.sever(1, 2),
+                Err(error) => break error.kind(),
+            }
+            rounds += 1;
+        };
+        assert!(rounds > 0, "other machines do not matter");
+        assert_eq!(reset, io::ErrorKind::ConnectionReset);
+        let (got, error) = world.run(&server, drain(&mut listening, there));
+        assert!(got.len() < rounds, "the last byte was on its way");
+        assert_eq!(error, Some(io::ErrorKind::ConnectionReset));
+    }
+
+    #[test]
     fn a_partition_makes_bytes_wait_one_way() {
         let (world, server, client) = pair(12);
         let mut listening = server.net(&[address(1)]).unwrap();

@@ -22,8 +22,9 @@ pub struct Report {
     pub unread: u64,
     /// Reads of one replica that must show whatever was kept for it.
     pub healed: u64,
-    /// Faults that took place: directions cut, SIGKILLs, power losses, orderly stops, processes paused, wall clocks set.
+    /// Faults that took place: directions cut, pairs of machines whose connections are reset, SIGKILLs, power losses, orderly stops, processes paused, wall clocks set.
     pub cuts: u64,
+    pub resets: u64,
     pub kills: u64,
     pub crashes: u64,
     pub stops: u64,
@@ -50,6 +51,7 @@ impl Report {
         self.unread += other.unread;
         self.healed += other.healed;
         self.cuts += other.cuts;
+        self.resets += other.resets;
         self.kills += other.kills;
         self.crashes += other.crashes;
         self.stops += other.stops;

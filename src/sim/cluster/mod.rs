@@ -46,7 +46,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 const MEET_WITHIN: Duration = Duration::from_secs(5);
 /// All clients have finished by then.
 const WORKS_WITHIN: Duration = Duration::from_secs(600);
-/// What was kept for others has reached them by then.
+/// What was kept for others has reached them by then, and replicas have been compared.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
 /// A repair that nobody waits for is done by then.
 const REPAIRS_WITHIN: Duration = Duration::from_secs(2);
@@ -143,10 +143,15 @@ async fn audit(mut client: Client, plan: Rc<Plan>, book: Rc<Book>) {
         Asking { ask, level }
     };
     let mut asked = Vec::new();
-    if plan.keeps_all_hints() {
-        // What a replica has missed was kept for it, and has arrived.
+    // What a replica has missed was kept for it, and has arrived. Or it was found when replicas were compared: then
+    // they are equal, though nobody has read.
+    let unread = match plan.repair_every {
+        Some(_) => Some(How::Last),
+        None => plan.keeps_all_hints().then_some(How::Healed),
+    };
+    if let Some(how) = unread {
         for (key, node) in each(&plan) {
-            asked.push((node, get(key, How::Healed, Level::One)));
+            asked.push((node, get(key, how, Level::One)));
         }
     }
     for key in 0..plan.keys {

@@ -1,8 +1,9 @@
 //! What goes wrong, and when: one fault after the other, of the kinds that the plan allows.
 //!
 //! ```text
-//! cut one way ─ cut both ways ─ cut one node off ─ heal the net       kill ─ power loss now ─ at a disk operation
-//! stop in order ─ stand still and go on ─ set a wall clock ─ full disk ─ room again ─ failing disk ─ wrong bits in tables ─ right ones again
+//! cut one way ─ cut both ways ─ cut one node off ─ heal the net ─ reset connections
+//! kill ─ power loss now ─ at a disk operation ─ stop in order ─ stand still and go on ─ set a wall clock
+//! full disk ─ room again ─ failing disk ─ wrong bits in tables ─ right ones again
 //! ```
 //!
 //! Nodes start again by themselves (`town`). Nothing here is spared: all nodes may be down at once.
@@ -32,6 +33,7 @@ enum Act {
     CutBothWays,
     CutOff,
     HealNet,
+    Sever,
     Kill,
     LosePower,
     /// In the middle of some operation of the disk.
@@ -47,7 +49,7 @@ enum Act {
 }
 
 fn allowed(faults: Faults) -> Vec<Act> {
-    let kinds: [(bool, &[Act]); 9] = [
+    let kinds: [(bool, &[Act]); 10] = [
         (
             faults.cuts,
             &[
@@ -58,6 +60,7 @@ fn allowed(faults: Faults) -> Vec<Act> {
                 Act::HealNet,
             ],
         ),
+        (faults.resets, &[Act::Sever]),
         (faults.kills, &[Act::Kill]),
         (faults.crashes, &[Act::LosePower, Act::LosePowerSoon]),
         (faults.stops, &[Act::Stop]),
@@ -94,7 +97,9 @@ impl Nemesis {
         let act = self.allowed[self.rng.usize(..self.allowed.len())];
         let node = self.rng.u16(town.names());
         match act {
-            Act::CutOneWay | Act::CutBothWays | Act::CutOff => self.cut(act, node, town, book),
+            Act::CutOneWay | Act::CutBothWays | Act::CutOff | Act::Sever => {
+                self.cut(act, node, town, book);
+            }
             Act::HealNet => {
                 town.step("the net is healed");
                 town.world.heal();
@@ -139,6 +144,12 @@ impl Nemesis {
                 true => (node, other),
                 false => (other, node),
             };
+            if act == Act::Sever {
+                town.world.sever(from, to);
+                town.step(&format!("{act:?}: {from} and {to}"));
+                book.count(|sums| sums.resets += 1);
+                continue;
+            }
             town.world.partition(from, to);
             if act != Act::CutOneWay {
                 town.world.partition(to, from);
@@ -179,6 +190,7 @@ impl Nemesis {
             | Act::CutBothWays
             | Act::CutOff
             | Act::HealNet
+            | Act::Sever
             | Act::SetClock
             | Act::MakeRoom
             | Act::EndRot => {}

@@ -30,6 +30,8 @@ pub struct Plan {
     pub secret: bool,
     /// NETWORK_TIMEOUT.
     pub timeout: Duration,
+    /// REPAIR_INTERVAL.
+    pub repair_every: Option<Duration>,
     pub clients: u16,
     pub keys: u16,
     /// Bursts of requests of one client.
@@ -78,6 +80,8 @@ pub struct Faults {
     pub rot: bool,
     /// A process stands still for a while (SIGSTOP) and goes on.
     pub pauses: bool,
+    /// Connections are reset by what lies between their ends.
+    pub resets: bool,
 }
 
 impl Faults {
@@ -122,6 +126,7 @@ impl Plan {
             zones: rng.u8(..4) == 0,
             secret: rng.bool(),
             timeout: Duration::from_millis([300, 2_000][rng.usize(..2)]),
+            repair_every: None,
             clients: rng.u16(2..=6),
             keys: rng.u16(1..=8),
             bursts: rng.usize(10..30),
@@ -135,12 +140,18 @@ impl Plan {
             cache_bytes: 1 << 20,
             options: options(&mut rng, nodes),
         };
-        plan.with_damage(&mut rng).with_pauses(&mut rng)
+        plan.with_damage(&mut rng).with_disturbance(&mut rng)
     }
 
-    /// A third of those in which anything goes wrong.
-    fn with_pauses(mut self, rng: &mut fastrand::Rng) -> Plan {
-        self.faults.pauses = !self.faults.are_none() && rng.u8(..3) == 0;
+    /// A third each of those in which anything goes wrong; in half of all plans replicas are compared.
+    fn with_disturbance(mut self, rng: &mut fastrand::Rng) -> Plan {
+        if !self.faults.are_none() {
+            self.faults.pauses = rng.u8(..3) == 0;
+            self.faults.resets = rng.u8(..3) == 0;
+        }
+        if rng.bool() {
+            self.repair_every = Some(Duration::from_millis([300, 2_000][rng.usize(..2)]));
+        }
         self
     }
 
@@ -221,6 +232,7 @@ impl Faults {
             failing_disks: rng.u8(..4) == 0,
             rot: false,
             pauses: false,
+            resets: false,
         }
     }
 }
@@ -270,6 +282,8 @@ mod tests {
         assert!((50..250).contains(&rotten), "{rotten}");
         let pauses = plans.iter().filter(|plan| plan.faults.pauses).count();
         assert!((50..250).contains(&pauses), "{pauses}");
+        let resets = plans.iter().filter(|plan| plan.faults.resets).count();
+        assert!((50..250).contains(&resets), "{resets}");
         let victims: Vec<&Plan> = plans.iter().filter(|plan| plan.victim.is_some()).collect();
         assert!((50..250).contains(&victims.len()), "{}", victims.len());
         for plan in victims {

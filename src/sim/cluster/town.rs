@@ -29,6 +29,8 @@ use crate::store::options::Options;
 use crate::wire::proof::Secret;
 
 const PORT: u16 = 8081;
+/// Rows of the simulation settle soon: it lasts seconds.
+const REPAIR_AGE: Duration = Duration::from_secs(1);
 /// A node that should have ended by then hangs.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -189,6 +191,9 @@ impl Town {
             write_quorum: plan.write_quorum,
             read_quorum: plan.read_quorum,
             timeout: plan.timeout,
+            repair_every: plan.repair_every,
+            repair_age: REPAIR_AGE,
+            gc_grace: plan.options.gc_grace,
             secret: plan
                 .secret
                 .then(|| Secret::new(b"known to all members").expect("long enough")),

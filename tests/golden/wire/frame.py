@@ -32,6 +32,10 @@ def rows(*pairs):
     return varint(len(pairs)) + b"".join(entry + text(key) for key, entry in pairs)
 
 
+def heads(*clocks):
+    return b"".join(struct.pack("<Q", hlc << 40) + version(hlc) for hlc in clocks)
+
+
 def scan(flags, *rest):
     return bytes([flags]) + struct.pack("<HI", 258, 256) + b"".join(rest)
 
@@ -42,6 +46,13 @@ four = [
     (b"c", deleted(6)),
     (b"k" * 200, live(7, b"", True)),
 ]
+
+
+def compare(after):
+    numbers = struct.pack("<HHHQQQIQ", 258, 3, 2, 0x0102030405060708, 1 << 63, 9, 4, 2**64 - 1)
+    return numbers + after + text(b"z\xff") + bytes(slices)
+
+
 slices = bytearray(512)
 for index in (0, 9, 4095):
     slices[index // 8] |= 1 << index % 8
@@ -58,6 +69,8 @@ messages = [
     ("Scan to z", 0x04, scan(4, text(b"z"))),
     ("Scan with all ends and slices", 0x04, scan(15, text(b"a"), text(b"m\xff"), text(b"z"), bytes(slices))),
     ("Proof", 0x05, bytes(range(32))),
+    ("Compare from the first key", 0x06, compare(b"\x00")),
+    ("Compare after m", 0x06, compare(b"\x01" + text(b"m"))),
     ("Pong at the end of time", 0x81, struct.pack("<Q", 2**64 - 1)),
     ("Written", 0x82, b""),
     ("Got nothing", 0x84, b"\x03"),
@@ -68,6 +81,9 @@ messages = [
     ("Digest of nothing", 0x85, bytes(16)),
     ("Page of four rows, more after kkk", 0x86, b"\x01" + text(b"kkk") + rows(*four)),
     ("Page of no rows, the last", 0x86, b"\x00" + rows()),
+    ("Same", 0x87, b""),
+    ("Heads, more after kkk", 0x88, b"\x01" + text(b"kkk") + b"\x02" + heads(5, 6)),
+    ("Heads, none", 0x88, b"\x00\x00"),
 ]
 for code, why in enumerate("Busy Full Closed Unknown Unreadable Unsupported Late".split(), 1):
     messages.append((f"Refused: {why}", 0x83, bytes([code])))
