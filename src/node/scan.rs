@@ -291,6 +291,17 @@ mod tests {
         }
     }
 
+    /// One row beyond what a limit needs tells whether any follows; more are for streams that may have more than
+    /// their share.
+    #[test]
+    fn a_page_is_no_longer_than_the_limit_needs() {
+        for (shards, limit, want) in [(1, Some(100), 101), (4, Some(100), 39), (1, None, 256)] {
+            let mut scan = Scan::new(None, None, limit, Sources::alone(shards));
+            let (_, _, rows_max) = scan.next_wanted().expect("all are wanted");
+            assert_eq!(rows_max, want, "{shards} {limit:?}");
+        }
+    }
+
     #[test]
     fn rows_outside_the_range_are_disorder() {
         let (from, to) = (Some(b"b"[..].into()), Some(b"d"[..].into()));
