@@ -24,6 +24,12 @@ pub struct Version {
     pub origin: u32,
 }
 
+/// The last millisecond a wall clock can show: Linux counts nanoseconds in 63 bits, up to the year 2262.
+pub const WALL_MS_MAX: u64 = i64::MAX as u64 / 1_000_000;
+
+// Thousands of years of stamps are left above the greatest version that is believed.
+const _: () = assert!(WALL_MS_MAX < (u64::MAX >> COUNTER_BITS) / 4);
+
 /// Bits of the core in an origin.
 pub const ORIGIN_CORE_BITS: u32 = 12;
 /// Bits of the counter below the milliseconds.
@@ -37,6 +43,12 @@ impl Version {
     #[must_use]
     pub fn wall_ms(self) -> u64 {
         self.hlc >> COUNTER_BITS
+    }
+
+    /// Whether a clock can have stamped it. One that cannot be outdone by any later stamp would keep its key for ever.
+    #[must_use]
+    pub fn is_possible(self) -> bool {
+        self.wall_ms() <= WALL_MS_MAX
     }
 
     /// The smallest version of the given millisecond.

@@ -413,6 +413,38 @@ mod tests {
         );
     }
 
+    /// Each of them on its own, from the variable to the cluster that is run.
+    #[test]
+    fn n_w_and_r_are_those_of_the_environment() {
+        for (n, w, r) in [
+            (1, 1, 1),
+            (2, 1, 2),
+            (3, 3, 1),
+            (3, 1, 3),
+            (4, 2, 3),
+            (5, 4, 1),
+        ] {
+            let judged = with(|s| {
+                s.peers = (1..=5).map(|n| format!("localhost:808{n}")).collect();
+                let pairs = [
+                    ("CLUSTER_REPLICATION_FACTOR", n),
+                    ("CLUSTER_WRITE_QUORUM", w),
+                    ("CLUSTER_READ_QUORUM", r),
+                ];
+                let pairs =
+                    pairs.map(|(name, number): (_, u16)| (name.into(), number.to_string().into()));
+                assert!(s.apply_environment(pairs.into_iter()).unwrap().is_empty());
+            });
+            let cluster = judged.unwrap().cluster.unwrap();
+            let got = (
+                cluster.topology.copies(),
+                cluster.write_quorum,
+                cluster.read_quorum,
+            );
+            assert_eq!(got, (usize::from(n), w, r));
+        }
+    }
+
     #[test]
     fn only_another_member_can_be_accepted_anew() {
         let accepting = |name: &str| {

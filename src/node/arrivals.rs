@@ -18,6 +18,8 @@ pub(crate) enum Asker {
     Repair(u64),
     /// What this core owes to a member: which of its shards, and who.
     Handoff { at: usize, node: NodeId },
+    /// What this node's own copy had missed, now that its log is asked again: batch number `sent` of that shard.
+    OwnHints { at: usize, sent: u64 },
     /// This core, which compares its shards with those of other members.
     Comparing,
     /// A peer.

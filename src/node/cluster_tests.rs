@@ -17,6 +17,8 @@ use crate::rt::resolve::Book;
 use crate::rt::sim::World;
 use crate::store::format::newborn;
 
+mod copies_tests;
+
 const NODES: u16 = 3;
 /// A machine that is no node.
 const CLIENTS: u16 = 9;

@@ -12,6 +12,10 @@
 //! taken back, only after the member has said that all of it is on stable storage. Rows keep the versions of their
 //! writes: sent twice, or late, they change nothing.
 //!
+//! This node's own copy is a member like any other: what its log refused comes from there to its own store. Only a
+//! pass cannot mend it, which would walk over the very shard that lacks the rows; so its slices are not marked, and
+//! what no log holds either is found by reads and by comparison (`repair`).
+//!
 //! What it does not do: count hints as copies, or decide who is up (`peers`).
 
 use std::rc::Rc;
@@ -23,6 +27,7 @@ use super::hint_row::{Hint, hint_bytes};
 use super::links::{Heard, What};
 use super::metrics::Metric;
 use super::msg::Reply;
+use super::replica::newest_of_each;
 use super::route::Router;
 use crate::base::hash::KeyHash;
 use crate::base::limits::{
@@ -36,7 +41,7 @@ use crate::base::time::Instant;
 use crate::cluster::PeerState;
 use crate::cluster::hints::{Event, Handoff, Step, Verdict, WINDOW_BYTES_MAX};
 use crate::rt::Rt;
-use crate::store::{Page, ScanRange};
+use crate::store::{Op, Page, ScanRange};
 use crate::wire::message::{Message, Row};
 
 /// A batch or page that is not answered by then counts as failed.
@@ -169,8 +174,7 @@ impl Router {
                 self.pen.counters.count(Metric::HintsKept);
                 continue;
             }
-            owed.machine.mark(slice);
-            owed.unsaved = true;
+            owed.mark(slice, node == me);
             self.pen.counters.count(Metric::HintsDropped);
         }
         if owed.is_up {
@@ -188,11 +192,11 @@ impl Router {
         let Some(member) = &self.member else {
             return;
         };
-        let (shards, me) = (member.hints.len(), member.facts.me);
+        let shards = member.hints.len();
         let nodes = member.facts.topology.members().len() as u16;
         for at in 0..shards {
             self.take_lost(at);
-            for node in (0..nodes).map(NodeId).filter(|node| *node != me) {
+            for node in (0..nodes).map(NodeId) {
                 self.save_marks(at, node);
                 let Some(member) = &mut self.member else {
                     return;
@@ -219,12 +223,10 @@ impl Router {
     fn take_lost(&mut self, at: usize) {
         let mut lost: Vec<Lost> = Vec::new();
         if let Some(member) = &mut self.member {
-            let hints = &mut member.hints[at];
+            let (me, hints) = (member.facts.me, &mut member.hints[at]);
             hints.log.take_lost(&mut lost);
             for Lost { target, slice } in &lost {
-                let owed = &mut hints.owed[target.index()];
-                owed.machine.mark(*slice);
-                owed.unsaved = true;
+                hints.owed[target.index()].mark(*slice, *target == me);
             }
             if let Some(why) = hints.log.failure() {
                 self.shared.completions().fail(format!("hints: {why}"));
@@ -345,6 +347,9 @@ impl Router {
     }
 
     fn send_rows(&mut self, at: usize, node: NodeId, rows: Vec<Row<'_>>) -> bool {
+        if self.is_me(node) {
+            return self.apply_own(at, &rows);
+        }
         let hash = rows.first().map(|row| KeyHash::of(row.key));
         let message = Message::Write {
             healing: true,
@@ -359,6 +364,33 @@ impl Router {
                 .send(node, hash, request, HANDOFF_PATIENCE, &message);
             sent.is_ok()
         })
+    }
+
+    /// Hands a batch to this node's own store.
+    fn apply_own(&mut self, at: usize, rows: &[Row<'_>]) -> bool {
+        let shard = self.first_shard() + at as u16;
+        let Some(member) = &mut self.member else {
+            return false;
+        };
+        let owed = &mut member.hints[at].owed[member.facts.me.index()];
+        owed.sent += 1;
+        let sent = owed.sent;
+        let ops = rows.iter().map(|row| Op {
+            key: row.key,
+            entry: row.entry,
+        });
+        let mut ops = ops.map(|op| (shard, op)).collect();
+        newest_of_each(&mut ops);
+        self.apply_all(&ops, Asker::OwnHints { at, sent }).is_ok()
+    }
+
+    /// This node's own store has taken batch number `sent`, or not.
+    pub(super) fn on_own_hints(&mut self, at: usize, sent: u64, done: bool) {
+        let Some(me) = self.member.as_ref().map(|member| member.facts.me) else {
+            return;
+        };
+        let heard = if done { Heard::Written } else { Heard::Lost };
+        self.on_handoff(at, me, sent, &heard);
     }
 
     fn owed(&mut self, at: usize, node: NodeId) -> Option<&mut Owed> {
@@ -437,6 +469,14 @@ impl Router {
 }
 
 impl Owed {
+    /// No log holds what the member has missed of this slice. `own`: it is this node, which no pass can help.
+    fn mark(&mut self, slice: Slice, own: bool) {
+        if !own {
+            self.machine.mark(slice);
+            self.unsaved = true;
+        }
+    }
+
     /// What is on its way is not acknowledged.
     fn fail(&mut self) {
         if let Flight::Page { rest, .. } = std::mem::replace(&mut self.flight, Flight::Nothing) {

@@ -61,13 +61,7 @@ impl Router {
                 op.entry.version = self.clock.stamp(self.wall_ms);
             }
         }
-        // A record holds each key once, in any order; the greatest version of a key sent twice wins.
-        ops.sort_by(|a, b| {
-            (a.0, a.1.key)
-                .cmp(&(b.0, b.1.key))
-                .then(b.1.entry.order(&a.1.entry))
-        });
-        ops.dedup_by(|later, first| later.1.key == first.1.key);
+        newest_of_each(&mut ops);
         self.apply_all(&ops, Asker::Peer(job)).map_err(Why::from)
     }
 
@@ -217,6 +211,16 @@ impl Router {
         self.ask(core, ticket, ask);
         Ok(())
     }
+}
+
+/// A record holds each key once, in any order; the greatest version of a key that is there twice wins.
+pub(super) fn newest_of_each(ops: &mut Vec<(u16, Op<'_>)>) {
+    ops.sort_by(|a, b| {
+        (a.0, a.1.key)
+            .cmp(&(b.0, b.1.key))
+            .then(b.1.entry.order(&a.1.entry))
+    });
+    ops.dedup_by(|later, first| later.1.key == first.1.key);
 }
 
 fn plain<'a>(ops: &[(u16, Op<'a>)]) -> Vec<Op<'a>> {

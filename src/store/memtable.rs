@@ -595,7 +595,7 @@ mod tests {
                 let mut key = vec![b'a'; 10 * rng.usize(0..3)];
                 key.extend((0..rng.usize(0..8)).map(|_| b"ab\0\xff"[rng.usize(0..4)]));
                 let value = vec![rng.u8(..); rng.usize(0..3_000)];
-                let entry = live(rng.u64(1..500), &value);
+                let entry = live(rng.u64(0..500), &value);
                 table.insert(&key, entry, false, 0);
                 let held = model.entry(key).or_insert_with(|| entry.to_owned());
                 if entry.order(&held.as_entry()) == Ordering::Greater {

@@ -251,6 +251,59 @@ fn an_older_version_arriving_late_never_hides_a_newer_one() {
     });
 }
 
+/// The newest of a key is in the memtable, in a table of level 0 or below, a block of an older table is in the cache,
+/// and neither its bytes nor its length are the greatest: gets and scans show it all the same.
+#[test]
+fn what_was_overwritten_is_seen_by_nobody_at_any_age() {
+    async fn shows(shard: &Shard, value: Option<&str>) {
+        let page = shard.store.scan(&ScanRange::default(), 10, 1 << 20).await;
+        let page = page.expect("readable");
+        let live = page.rows.iter().filter_map(|row| row.entry.value());
+        let live: Vec<&[u8]> = live.collect();
+        let wanted: Vec<&[u8]> = value
+            .iter()
+            .map(|value| value.as_bytes())
+            .chain([&b"n"[..]])
+            .collect();
+        assert_eq!(live, wanted);
+        for _ in 0..2 {
+            assert_eq!(shard.get("a").await.as_deref(), value);
+            assert_eq!(shard.get("neighbour").await.as_deref(), Some("n"));
+        }
+    }
+    let world = world(13);
+    let rt = world.boot(1, 1).remove(0);
+    let options = Options {
+        l0_files_max: 3,
+        ..options()
+    };
+    world.run(&rt, async {
+        let mut shard = Shard::open(&rt, options.clone(), 0).await;
+        shard.write(&[("neighbour", Some("n"))]).await;
+        let long = "z".repeat(200);
+        let mut compactions = 0;
+        for round in 0..12 {
+            let value = [Some("m"), Some(&*long), Some(""), None, Some("a")][round % 5];
+            shard.write(&[("a", value)]).await;
+            shows(&shard, value).await;
+            shard.store.flush().await;
+            shows(&shard, value).await;
+            if round % 4 == 3 {
+                rt.sleep(LONG).await;
+                shows(&shard, value).await;
+                compactions += shard.store.stats().compactions;
+                shard.store.close().await;
+                let hlc = shard.hlc;
+                drop(shard);
+                shard = Shard::open(&rt, options.clone(), hlc).await;
+                shows(&shard, value).await;
+            }
+        }
+        assert!(compactions > 1, "{compactions}");
+        shard.store.close().await;
+    });
+}
+
 #[test]
 fn tombstones_outlive_their_grace_only_while_something_lies_below() {
     let world = world(3);

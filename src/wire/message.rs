@@ -436,11 +436,12 @@ fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Entry<'a>>, Malforme
     Ok(Some(Entry { version, state }))
 }
 
-pub(super) fn read_version(cursor: &mut Cursor<'_>) -> Result<Version, Short> {
-    Ok(Version {
+pub(super) fn read_version(cursor: &mut Cursor<'_>) -> Result<Version, Malformed> {
+    let version = Version {
         hlc: cursor.u64()?,
         origin: cursor.u32()?,
-    })
+    };
+    version.is_possible().then_some(version).ok_or(Malformed)
 }
 
 pub(super) fn read_key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
@@ -662,6 +663,7 @@ pub(super) mod samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::version::WALL_MS_MAX;
 
     fn body(message: &Message<'_>) -> Vec<u8> {
         let mut body = Vec::new();
@@ -825,6 +827,49 @@ mod tests {
         assert_eq!(Message::read(WRITE, &absent), Err(Malformed));
         let later = Message::read(REFUSED, &[200]);
         assert_eq!(later, Ok(Message::Refused { why: Why::Unknown }));
+    }
+
+    /// It could never be outdone, by no put and no deletion.
+    #[test]
+    fn a_version_no_clock_can_have_stamped_is_none() {
+        for (wall_ms, good) in [
+            (0, true),
+            (WALL_MS_MAX, true),
+            (WALL_MS_MAX + 1, false),
+            ((1 << 48) - 1, false),
+        ] {
+            let version = Version {
+                hlc: wall_ms << 16 | 0xffff,
+                origin: u32::MAX,
+            };
+            for state in [
+                State::Deleted,
+                State::Live {
+                    value: b"v",
+                    text: true,
+                },
+            ] {
+                let entry = Entry { version, state };
+                let row = Row { key: b"k", entry };
+                let rows = vec![row];
+                for message in [
+                    Message::Write {
+                        healing: false,
+                        rows: rows.clone(),
+                    },
+                    Message::Write {
+                        healing: true,
+                        rows: rows.clone(),
+                    },
+                    Message::Got { entry: Some(entry) },
+                    Message::digest_of(Some(&entry)),
+                    Message::Page { rows, resume: None },
+                ] {
+                    let read = check(message.kind(), &body(&message), "as it was written");
+                    assert_eq!(read, good, "{message:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -104,25 +104,21 @@ fn the_readme_names_every_setting() {
     }
 }
 
-/// Every test, script and file that docs/guarantees.md names as evidence is there.
+/// Every test, script and file that a page names as evidence is there, and none of the faults is left out.
 #[test]
-fn the_guarantees_name_real_tests() {
+fn pages_name_real_tests() {
+    const FAULTS: u32 = 34;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/guarantees.md")).expect("the page exists");
-    let names: Vec<&str> = page
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|name| name.starts_with("src/") || name.starts_with("tests/"))
-        .collect();
-    assert!(names.len() > 20, "the page names its tests");
-    for name in names {
-        let (file, test) = name.split_once("::").unwrap_or((name, ""));
-        let text = std::fs::read_to_string(root.join(file));
-        let is_there = match test {
-            "" => root.join(file).exists(),
-            _ => text.is_ok_and(|text| text.contains(&format!("fn {test}("))),
-        };
-        assert!(is_there, "docs/guarantees.md: {name} is not there");
-    }
+    let read = |name: &str| {
+        let path = root.join(name);
+        path.exists()
+            .then(|| std::fs::read_to_string(path).unwrap_or_default())
+    };
+    let page = |name: &str| read(name).expect("the page exists");
+    let [promises, faults] = ["docs/guarantees.md", "docs/original-bugs.md"];
+    assert!(evidence(&page(promises)).count() > 20, "a page of promises");
+    let mut complaints = check_evidence(promises, &page(promises), read);
+    complaints.extend(check_evidence(faults, &page(faults), read));
+    complaints.extend(check_numbered_rows(faults, &page(faults), FAULTS));
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }

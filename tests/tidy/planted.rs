@@ -205,3 +205,37 @@ fn words_reasons_unsafe_documents() {
         1
     );
 }
+
+#[test]
+fn evidence_and_numbered_rows() {
+    let read = |name: &str| match name {
+        "src/a.rs" => Some("fn here() {}".to_owned()),
+        "tests" | "tests/golden/" => Some(String::new()),
+        _ => None,
+    };
+    let good = "`src/a.rs::here`, `tests/golden/`, `src/a.rs`, `nothing/of/ours.rs`";
+    assert!(check_evidence("p", good, read).is_empty());
+    for bad in [
+        "`src/a.rs::her`",
+        "`src/b.rs`",
+        "`src/b.rs::here`",
+        "`tests/golden/::x`",
+    ] {
+        assert_eq!(check_evidence("p", bad, read).len(), 1, "{bad}");
+    }
+    let row = |number: u32, cell: &str| format!("| {number} | what | {cell} |\n");
+    let rows = [row(1, good), row(2, good), row(2, good)].concat();
+    assert!(check_numbered_rows("p", &rows, 2).is_empty());
+    let gap = row(1, good) + &row(3, good);
+    assert_eq!(
+        check_numbered_rows("p", &gap, 3),
+        ["p: number 2 is missing"]
+    );
+    for bad in [
+        row(1, "`tests/golden/`"),
+        row(1, ""),
+        row(2, good) + &row(1, good),
+    ] {
+        assert_eq!(check_numbered_rows("p", &bad, 1).len(), 1, "{bad}");
+    }
+}

@@ -370,3 +370,51 @@ pub(crate) fn check_documents(
     }
     complaints
 }
+
+/// Names of tests and files in backquotes.
+pub(crate) fn evidence(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|name| name.starts_with("src/") || name.starts_with("tests/"))
+}
+
+/// What a page names as evidence is there: the file, and the function behind `::` in it. `read`: the text of a file,
+/// nothing for a folder; `None`: there is no such path.
+pub(crate) fn check_evidence(
+    page: &str,
+    text: &str,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<String> {
+    evidence(text)
+        .filter(|name| {
+            let (path, test) = name.split_once("::").unwrap_or((name, ""));
+            let is_there =
+                |found: String| test.is_empty() || found.contains(&format!("fn {test}("));
+            !read(path).is_some_and(is_there)
+        })
+        .map(|name| format!("{page}: {name} is not there"))
+        .collect()
+}
+
+/// The rows that begin with a number: all from 1 to `last`, each with its evidence in the last cell.
+pub(crate) fn check_numbered_rows(page: &str, text: &str, last: u32) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut seen = BTreeSet::new();
+    for row in text.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let Ok(number) = cells[0].parse::<u32>() else {
+            continue;
+        };
+        seen.insert(number);
+        let shown = cells
+            .last()
+            .is_some_and(|cell| evidence(cell).any(|name| name.contains("::")));
+        if !shown || !(1..=last).contains(&number) {
+            complaints.push(format!(
+                "{page}: row {number} names no test, or is none of 1 to {last}"
+            ));
+        }
+    }
+    let missing = (1..=last).filter(|number| !seen.contains(number));
+    complaints.extend(missing.map(|number| format!("{page}: number {number} is missing")));
+    complaints
+}
