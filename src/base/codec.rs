@@ -65,7 +65,13 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 Ok(u64::from(*byte))
             }
-            _ => self.long_varint(),
+            _ => match self.varint_in_a_word() {
+                Some((word, len)) => {
+                    self.rest = self.rest.get(len..).ok_or(Short)?;
+                    Ok(seven_of_eight(word))
+                }
+                None => self.long_varint(),
+            },
         }
     }
 
@@ -88,15 +94,21 @@ impl<'a> Cursor<'a> {
     /// Passes over a varint without decoding it; it may be malformed all the same.
     #[inline]
     pub fn skip_varint(&mut self) -> Result<(), Short> {
-        if let Some(word) = self.rest.first_chunk::<8>() {
-            let ends = !u64::from_le_bytes(*word) & 0x8080_8080_8080_8080;
-            if ends != 0 {
-                let len = ends.trailing_zeros() as usize / 8 + 1;
-                self.rest = self.rest.get(len..).ok_or(Short)?;
-                return Ok(());
-            }
+        if let Some((_, len)) = self.varint_in_a_word() {
+            self.rest = self.rest.get(len..).ok_or(Short)?;
+            return Ok(());
         }
         self.long_varint().map(|_| ())
+    }
+
+    /// The bytes of the varint, the first lowest, and how many they are; `None`: the rest does not have eight
+    /// bytes, or the varint has more.
+    #[inline]
+    fn varint_in_a_word(&self) -> Option<(u64, usize)> {
+        let word = u64::from_le_bytes(*self.rest.first_chunk::<8>()?);
+        let ends = !word & 0x8080_8080_8080_8080;
+        let bits = (ends != 0).then(|| ends.trailing_zeros() + 1)?;
+        Some((word & (u64::MAX >> (64 - bits)), bits as usize / 8))
     }
 
     /// A varint length followed by that many bytes.
@@ -104,6 +116,13 @@ impl<'a> Cursor<'a> {
         let len = usize::try_from(self.varint()?).map_err(|_| Short)?;
         self.bytes(len)
     }
+}
+
+/// The lower seven bits of each byte, closed up.
+fn seven_of_eight(word: u64) -> u64 {
+    let pairs = (word & 0x007f_007f_007f_007f) | ((word & 0x7f00_7f00_7f00_7f00) >> 1);
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+    (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4)
 }
 
 /// Appends a LEB128 varint.
@@ -145,6 +164,8 @@ mod tests {
                     let bytes = [&out, tail].concat();
                     let mut cursor = Cursor::new(&bytes);
                     assert_eq!((cursor.skip_varint(), cursor.rest()), (Ok(()), tail));
+                    let mut cursor = Cursor::new(&bytes);
+                    assert_eq!((cursor.varint(), cursor.rest()), (Ok(value), tail));
                 }
                 assert_eq!(Cursor::new(&out[..out.len() - 1]).varint(), Err(Short));
             }

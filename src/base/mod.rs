@@ -8,6 +8,7 @@ pub mod limits;
 pub mod member;
 pub mod planted;
 pub mod record;
+pub mod rows;
 pub mod sealed;
 pub mod slices;
 pub mod time;

@@ -20,6 +20,13 @@ pub enum State<'a> {
     Live { value: &'a [u8], text: bool },
 }
 
+/// A key and one version of it, borrowed; tombstones are rows too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    pub key: &'a [u8],
+    pub entry: Entry<'a>,
+}
+
 impl<'a> Entry<'a> {
     /// The value, or `None` for a tombstone.
     #[must_use]
@@ -67,7 +74,7 @@ pub struct OwnedEntry {
     pub state: OwnedState,
 }
 
-/// A key and one version of it, owned: a row of a page, of a batch, of what crosses cores.
+/// The owning twin of [`Row`]: a row of a batch, of what crosses cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedRow {
     pub key: Box<[u8]>,
@@ -79,6 +86,17 @@ pub struct OwnedRow {
 pub enum OwnedState {
     Deleted,
     Live { value: Box<[u8]>, text: bool },
+}
+
+impl OwnedRow {
+    /// The borrowed view.
+    #[must_use]
+    pub fn as_row(&self) -> Row<'_> {
+        Row {
+            key: &self.key,
+            entry: self.entry.as_entry(),
+        }
+    }
 }
 
 impl OwnedEntry {

@@ -14,25 +14,25 @@
 //! Each stream has one place in the order: its first row, or else the key it has examined up to, just behind the
 //! rows of that key. A tournament over the places keeps the smallest on top; a row there may leave, an
 //! examined-up-to there means waiting. Rejected: `BinaryHeap`, in which the place of a waiting stream cannot be
-//! moved when its page comes. One step costs log2(streams) comparisons of keys and moves no row but the one that
-//! leaves.
+//! moved when its page comes. One step costs log2(streams) comparisons of keys and moves no row: the one that
+//! leaves is lent from its page, which stays until the next step.
 //!
 //! The next page of a stream is wanted when its last row enters the tournament, so the wait overlaps with the
-//! rows of the others. Memory: one page and one row per stream.
+//! rows of the others. Memory: two pages per stream, the second when the last row of the first is at hand.
 //!
 //! What it does not do: it knows neither the ends of the range nor limits, and says nothing of stale replicas
 //! of keys that a tombstone hides.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 
-use crate::base::record::OwnedRow;
+use crate::base::record::Row;
+use crate::base::rows::Rows;
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Next<'a> {
     /// The live row of the smallest key left.
-    Row(OwnedRow, StaleSet),
+    Row(Row<'a>, StaleSet),
     /// A page must arrive first.
     Blocked,
     /// No row is left anywhere.
@@ -66,13 +66,19 @@ pub struct Merge {
     wanted: Vec<usize>,
     /// Streams which showed the winner of the key at hand; kept for its memory.
     agreed: Vec<usize>,
-    /// Keys and values of all rows held.
+    /// Streams whose page is used up. The row given out last may lie in it, so it goes at the next step.
+    spent: Vec<usize>,
+    /// Keys and values of all pages held.
     held_bytes: usize,
 }
 
 #[derive(Default)]
 struct Stream {
-    rows: VecDeque<OwnedRow>,
+    page: Rows,
+    /// The row of `page` at hand.
+    at: usize,
+    /// The page after it; empty until it has come.
+    following: Rows,
     /// Last key examined, and where the next page starts (exclusive). `None` before the first page.
     upto: Option<Box<[u8]>>,
     phase: Phase,
@@ -108,6 +114,14 @@ enum What {
     Examined,
 }
 
+/// A row on its way out: where it lies until the next step.
+#[derive(Clone, Copy)]
+struct Taken {
+    stream: usize,
+    /// Of the page at hand.
+    row: usize,
+}
+
 impl Merge {
     /// Of streams 0 to `streams` - 1; all are wanted.
     #[must_use]
@@ -119,6 +133,7 @@ impl Merge {
             width,
             wanted: Vec::with_capacity(streams),
             agreed: Vec::new(),
+            spent: Vec::new(),
             held_bytes: 0,
         };
         for stream in 0..streams {
@@ -142,16 +157,17 @@ impl Merge {
     pub fn add(
         &mut self,
         at: usize,
-        rows: Vec<OwnedRow>,
+        rows: Rows,
         resume: Option<Box<[u8]>>,
     ) -> Result<(), Disorder> {
+        self.turn_spent();
         let stream = self.streams.get_mut(at).ok_or(Disorder)?;
         if stream.phase != Phase::Asked || !stream.fits(&rows, resume.as_deref()) {
             return Err(Disorder);
         }
-        let moves = stream.rows.is_empty();
-        self.held_bytes += rows.iter().map(row_bytes).sum::<usize>();
-        stream.rows.extend(rows);
+        let moves = stream.left() == 0;
+        self.held_bytes += rows.byte_len();
+        stream.take_page(rows);
         match resume {
             Some(_) => {
                 stream.upto = resume;
@@ -171,8 +187,9 @@ impl Merge {
         clippy::should_implement_trait,
         reason = "an iterator that ends may not go on, and this one waits for pages"
     )]
-    pub fn next(&mut self) -> Next {
+    pub fn next(&mut self) -> Next<'_> {
         loop {
+            self.turn_spent();
             let Some(first) = self.top() else {
                 return Next::Done;
             };
@@ -182,13 +199,13 @@ impl Merge {
                 Place::Ended => return Next::Done,
             }
             let (winner, stale) = self.take_key(first);
-            if winner.entry.as_entry().value().is_some() {
-                return Next::Row(winner, stale);
+            if self.row(winner).entry.value().is_some() {
+                return Next::Row(self.row(winner), stale);
             }
         }
     }
 
-    /// Memory of the rows that wait.
+    /// Memory of the pages that wait.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -202,17 +219,20 @@ impl Merge {
 
     /// Takes the rows of the smallest key out of all streams; `first` is on top with one. What is known of a
     /// key is complete when it is on top: a stream that has no row there stands behind it.
-    fn take_key(&mut self, first: usize) -> (OwnedRow, StaleSet) {
+    fn take_key(&mut self, first: usize) -> (Taken, StaleSet) {
         let mut winner = self.take_row(first);
         let mut older = Vec::new();
         self.agreed.clear();
         self.agreed.push(first);
-        while let Some(at) = self.top()
-            && let Some(row) = self.streams[at].rows.front()
-            && row.key == winner.key
+        // The keys of one stream ascend: once it is on top again, the key is done.
+        while let Some(at) = self.top().filter(|at| *at != first)
+            && let Some(row) = self.streams[at].front()
+            && let held = self.row(winner)
+            && row.key == held.key
         {
+            let order = row.entry.order(&held.entry);
             let row = self.take_row(at);
-            match row.entry.as_entry().order(&winner.entry.as_entry()) {
+            match order {
                 Ordering::Less => older.push(at),
                 Ordering::Equal => self.agreed.push(at),
                 Ordering::Greater => {
@@ -226,19 +246,41 @@ impl Merge {
         (winner, StaleSet { older, agreed })
     }
 
-    fn take_row(&mut self, at: usize) -> OwnedRow {
-        let rows = &mut self.streams[at].rows;
-        let row = rows.pop_front().expect("a row made the place");
-        self.held_bytes -= row_bytes(&row);
+    #[inline]
+    fn take_row(&mut self, at: usize) -> Taken {
+        let stream = &mut self.streams[at];
+        let row = stream.at;
+        stream.at += 1;
+        if stream.at == stream.page.len() {
+            self.spent.push(at);
+        }
         self.replay(at);
         self.want(at);
-        row
+        Taken { stream: at, row }
+    }
+
+    #[inline]
+    fn row(&self, taken: Taken) -> Row<'_> {
+        let row = self.streams[taken.stream].page.get(taken.row);
+        row.expect("it was there, and its page stays until the next step")
+    }
+
+    /// Lets go of the pages that are used up.
+    #[inline]
+    fn turn_spent(&mut self) {
+        while let Some(at) = self.spent.pop() {
+            let stream = &mut self.streams[at];
+            self.held_bytes -= stream.page.byte_len();
+            stream.page = std::mem::take(&mut stream.following);
+            stream.at = 0;
+        }
     }
 
     /// Wants a page when no row is left behind the one in the tournament.
+    #[inline]
     fn want(&mut self, at: usize) {
         let stream = &mut self.streams[at];
-        if stream.rows.len() <= 1 && stream.phase == Phase::Fed {
+        if stream.left() <= 1 && stream.phase == Phase::Fed {
             stream.phase = Phase::Wanted;
             self.wanted.push(at);
         }
@@ -279,9 +321,31 @@ impl Merge {
 }
 
 impl Stream {
+    /// The row at hand.
+    #[inline]
+    fn front(&self) -> Option<Row<'_>> {
+        self.page.get(self.at).or_else(|| self.following.get(0))
+    }
+
+    /// Rows that have not left.
+    #[inline]
+    fn left(&self) -> usize {
+        self.page.len() - self.at + self.following.len()
+    }
+
+    /// A page that was wanted, so no more than one row of the page before is left.
+    fn take_page(&mut self, rows: Rows) {
+        if self.left() == 0 {
+            (self.page, self.at) = (rows, 0);
+        } else {
+            assert!(self.following.is_empty(), "no page is asked for twice");
+            self.following = rows;
+        }
+    }
+
     fn place(&self) -> Place<'_> {
-        match (self.rows.front(), &self.upto) {
-            (Some(row), _) => Place::At(&row.key, What::Row),
+        match (self.front(), &self.upto) {
+            (Some(row), _) => Place::At(row.key, What::Row),
             (None, _) if self.phase == Phase::Ended => Place::Ended,
             (None, Some(upto)) => Place::At(upto, What::Examined),
             (None, None) => Place::Unheard,
@@ -290,13 +354,13 @@ impl Stream {
 
     /// Whether a page can follow what is here. A page comes from another node: rows out of order would come
     /// out out of order, and a `resume` that stands still would be asked for without end.
-    fn fits(&self, rows: &[OwnedRow], resume: Option<&[u8]>) -> bool {
+    fn fits(&self, rows: &Rows, resume: Option<&[u8]>) -> bool {
         let mut last = self.upto.as_deref();
-        for row in rows {
-            if last.is_some_and(|last| &*row.key <= last) {
+        for row in rows.iter() {
+            if last.is_some_and(|last| row.key <= last) {
                 return false;
             }
-            last = Some(&row.key);
+            last = Some(row.key);
         }
         match (resume, last) {
             (Some(resume), Some(last)) if rows.is_empty() => resume > last,
@@ -306,15 +370,10 @@ impl Stream {
     }
 }
 
-fn row_bytes(row: &OwnedRow) -> usize {
-    row.key.len() + row.entry.as_entry().value().map_or(0, <[u8]>::len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::record::OwnedEntry;
-    use crate::base::record::OwnedState;
+    use crate::base::record::{OwnedEntry, OwnedRow, OwnedState};
     use crate::base::version::Version;
     use std::collections::BTreeMap;
 
@@ -334,18 +393,18 @@ mod tests {
     }
 
     /// `a3` is key a of version 3, `a3!` its tombstone.
-    fn rows(text: &str) -> Vec<OwnedRow> {
-        text.split_whitespace()
-            .map(|word| {
-                let (key, rest) = word.split_at(1);
-                let version = rest.trim_end_matches('!');
-                let live = (version == rest).then_some(version);
-                OwnedRow {
-                    key: key.as_bytes().into(),
-                    entry: entry(version.parse().expect("a version"), live),
-                }
-            })
-            .collect()
+    fn rows(text: &str) -> Rows {
+        let mut rows = Rows::default();
+        for word in text.split_whitespace() {
+            let (key, rest) = word.split_at(1);
+            let version = rest.trim_end_matches('!');
+            let live = (version == rest).then_some(version);
+            rows.push(Row {
+                key: key.as_bytes(),
+                entry: entry(version.parse().expect("a version"), live).as_entry(),
+            });
+        }
+        rows
     }
 
     fn key(text: &str) -> Option<Box<[u8]>> {
@@ -374,7 +433,7 @@ mod tests {
                 Next::Blocked => return out + "..",
                 Next::Done => return out + "end",
                 Next::Row(row, stale) => {
-                    out += &String::from_utf8_lossy(&row.key);
+                    out += &String::from_utf8_lossy(row.key);
                     out += &row.entry.version.hlc.to_string();
                     for stream in stale.older {
                         out += &format!("<{stream}");
@@ -508,7 +567,7 @@ mod tests {
         rng: &mut fastrand::Rng,
         held: &Held,
         after: Option<&[u8]>,
-    ) -> (Vec<OwnedRow>, Option<Box<[u8]>>) {
+    ) -> (Rows, Option<Box<[u8]>>) {
         let left: Vec<(&Vec<u8>, &OwnedEntry)> = held
             .iter()
             .filter(|(key, _)| after.is_none_or(|after| key.as_slice() > after))
@@ -516,9 +575,9 @@ mod tests {
         let (now, later) = left.split_at(rng.usize(0..=left.len().min(6)));
         let rows = now
             .iter()
-            .map(|(key, entry)| OwnedRow {
-                key: key.as_slice().into(),
-                entry: (*entry).clone(),
+            .map(|(key, entry)| Row {
+                key: key.as_slice(),
+                entry: entry.as_entry(),
             })
             .collect();
         if later.is_empty() && rng.bool() {
@@ -585,12 +644,16 @@ mod tests {
                         }
                         Next::Row(row, mut stale) => {
                             let known =
-                                |at: usize| ended[at] || heard[at].as_deref() >= Some(&*row.key);
+                                |at: usize| ended[at] || heard[at].as_deref() >= Some(row.key);
                             assert!(
                                 (0..streams.len()).all(known),
                                 "seed {seed}: {row:?} too early"
                             );
                             stale.older.sort_unstable();
+                            let row = OwnedRow {
+                                key: row.key.into(),
+                                entry: row.entry.to_owned(),
+                            };
                             got.push((row, stale));
                         }
                     }
@@ -604,6 +667,7 @@ mod tests {
                 assert_eq!(merge.add(at, rows, resume), Ok(()), "seed {seed}");
             }
             assert!(merge.is_exhausted());
+            assert_eq!(merge.held_bytes(), 0, "seed {seed}");
             assert_eq!(got, model(&streams), "seed {seed}");
         }
     }

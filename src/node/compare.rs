@@ -154,11 +154,11 @@ impl Walk {
         for _ in 0..COMPARE_PAGES_MAX {
             let page = self.store.scan(&range, self.rows, COMPARE_BYTES_MAX).await;
             let page = page.map_err(|error| self.faults.tell(&error))?;
-            for row in &page.rows {
-                let hash = KeyHash::of(&row.key);
+            for row in page.rows.iter() {
+                let hash = KeyHash::of(row.key);
                 if part.holds(hash) {
                     let head = Head::of(hash, row.entry.version);
-                    if window.holds(&row.entry.as_entry()) {
+                    if window.holds(&row.entry) {
                         sum.add(head);
                     }
                     heads.push(head);

@@ -332,11 +332,7 @@ impl Router {
                 self.end_flight(at, node, Event::PageDone { empty: true, last });
             }
             News::Page(rest, Some(page)) => {
-                let rows = page.rows.iter().map(|row| Row {
-                    key: &row.key,
-                    entry: row.entry.as_entry(),
-                });
-                let sent = self.send_rows(at, node, rows.collect());
+                let sent = self.send_rows(at, node, page.rows.iter().collect());
                 let (resume, since) = (page.resume, now);
                 let flight = Flight::Page {
                     rest,

@@ -31,7 +31,7 @@ use super::hint_row::{DIRTY, END, HINTS, Hint, client_key, hint_row, row_state, 
 use crate::base::hash::KeyHash;
 use crate::base::limits::WAL_QUEUE_BYTES_MAX;
 use crate::base::member::NodeId;
-use crate::base::record::{Entry, OwnedEntry, OwnedRow, State};
+use crate::base::record::{Entry, OwnedEntry, Row, State};
 use crate::base::slices::{Slice, Slices};
 use crate::base::time::Instant;
 use crate::base::version::{Clock, Version};
@@ -420,8 +420,8 @@ impl HintLog {
             let Some(page) = self.page(&range, bytes_max as usize).await? else {
                 break;
             };
-            for row in page.rows {
-                let hint = self.hint(&row)?;
+            for row in page.rows.iter() {
+                let hint = self.hint(row)?;
                 match room.checked_sub(hint.bytes()) {
                     None if !hints.is_empty() => break,
                     left => room = left.unwrap_or(0),
@@ -450,15 +450,15 @@ impl HintLog {
             dirty: Slices::NONE,
         };
         while let Some(page) = self.page(&range, COUNT_PAGE_BYTES).await? {
-            for row in page.rows {
+            for row in page.rows.iter() {
                 if *row.key == *section(tag, DIRTY) {
-                    let bytes = row.entry.as_entry().value().map(TryInto::try_into);
+                    let bytes = row.entry.value().map(TryInto::try_into);
                     let Some(Ok(bytes)) = bytes else {
-                        return Err(self.foreign(&row.key));
+                        return Err(self.foreign(row.key));
                     };
                     pending.dirty = Slices::from_bytes(bytes);
                 } else {
-                    pending.bytes += self.hint(&row)?.bytes();
+                    pending.bytes += self.hint(row)?.bytes();
                     pending.records += 1;
                 }
             }
@@ -478,8 +478,8 @@ impl HintLog {
         }
     }
 
-    fn hint(&self, row: &OwnedRow) -> Result<Hint, ReadError> {
-        Hint::of(row).ok_or_else(|| self.foreign(&row.key))
+    fn hint(&self, row: Row<'_>) -> Result<Hint, ReadError> {
+        Hint::of(row).ok_or_else(|| self.foreign(row.key))
     }
 
     fn foreign(&self, row: &[u8]) -> ReadError {

@@ -15,7 +15,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::limits::{KEY_BYTES_MAX, STORED_KEY_BYTES_MAX};
-use crate::base::record::OwnedRow;
+use crate::base::record::Row;
 use crate::base::record::{Entry, OwnedEntry, OwnedState, State};
 use crate::base::version::Version;
 
@@ -51,7 +51,7 @@ impl Hint {
     }
 
     /// `None`: nothing that was written here.
-    pub(crate) fn of(row: &OwnedRow) -> Option<Hint> {
+    pub(crate) fn of(row: Row<'_>) -> Option<Hint> {
         let (_tag_and_section, rest) = row.key.split_at_checked(9)?;
         let (hlc, rest) = rest.split_first_chunk()?;
         let (origin, rest) = rest.split_first_chunk()?;
@@ -62,7 +62,7 @@ impl Hint {
         };
         let state = match *kind {
             DELETED => OwnedState::Deleted,
-            LIVE => row.entry.state.clone(),
+            LIVE => row.entry.to_owned().state,
             _ => return None,
         };
         let entry = OwnedEntry { version, state };
@@ -124,6 +124,7 @@ pub(crate) fn row_state<'a>(state: &State<'a>) -> State<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::record::OwnedRow;
 
     /// The row a store would give back.
     fn stored(tag: u64, key: &[u8], entry: &Entry<'_>) -> OwnedRow {
@@ -149,7 +150,7 @@ mod tests {
             let row = stored(0x1122_3344_5566_7788, b"key", &entry);
             assert_eq!(*row.key, *[&head[..], &[kind], b"key"].concat());
             assert_eq!(client_key(&row.key), b"key");
-            let hint = Hint::of(&row).expect("it was written here");
+            let hint = Hint::of(row.as_row()).expect("it was written here");
             assert_eq!((&*hint.key, hint.entry.as_entry()), (&b"key"[..], entry));
             let value_bytes = row.entry.as_entry().value().map_or(0, <[u8]>::len);
             assert_eq!(hint.bytes(), (row.key.len() + value_bytes) as u64);
@@ -164,15 +165,15 @@ mod tests {
             state: State::Deleted,
         };
         let good = stored(1, b"k", &entry);
-        assert!(Hint::of(&good).is_some());
+        assert!(Hint::of(good.as_row()).is_some());
         for len in 0..good.key.len() {
             let mut cut = stored(1, b"k", &entry);
             cut.key = good.key[..len].into();
-            assert!(Hint::of(&cut).is_none(), "{len}");
+            assert!(Hint::of(cut.as_row()).is_none(), "{len}");
         }
         let mut odd = stored(1, b"k", &entry);
         odd.key[21] = 2;
-        assert!(Hint::of(&odd).is_none());
-        assert!(Hint::of(&stored(1, &[b'k'; KEY_BYTES_MAX + 1], &entry)).is_none());
+        assert!(Hint::of(odd.as_row()).is_none());
+        assert!(Hint::of(stored(1, &[b'k'; KEY_BYTES_MAX + 1], &entry).as_row()).is_none());
     }
 }

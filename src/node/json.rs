@@ -3,6 +3,9 @@
 /// Appends `bytes` as a JSON string with its quotes. What is not UTF-8 becomes U+FFFD; text passes unchanged
 /// but for `"`, `\` and control characters (no HTML escapes: nothing here is ever served as HTML).
 pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_ascii() {
+        return put_text(out, bytes);
+    }
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {
         put_escaped(out, chunk.valid().as_bytes());
@@ -23,16 +26,33 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 /// Where the first byte is that must be escaped. Whole chunks are judged without a branch per byte, which the
 /// compiler turns into vector instructions: a scan spells kilobytes, and nearly none of them needs an escape.
 fn position_of_escape(text: &[u8]) -> Option<usize> {
-    const CHUNK: usize = 32;
-    let escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-    let (chunks, _) = text.as_chunks::<CHUNK>();
-    let clean = chunks
-        .iter()
-        .take_while(|chunk| !chunk.iter().fold(false, |any, &byte| any | escaped(byte)))
-        .count();
-    let at = clean * CHUNK;
-    let rest = text[at..].iter().position(|&byte| escaped(byte))?;
+    let (chunks, _) = text.as_chunks::<32>();
+    let clean = chunks.iter().take_while(|chunk| !any_escape::<32>(chunk));
+    let at = clean.count() * 32;
+    let rest = &text[at..];
+    if rest.len() < 32 && !any_escape_in_tail(rest) {
+        return None;
+    }
+    let rest = rest.iter().position(|&byte| is_escaped(byte))?;
     Some(at + rest)
+}
+
+fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn any_escape<const N: usize>(chunk: &[u8; N]) -> bool {
+    chunk
+        .iter()
+        .fold(false, |any, &byte| any | is_escaped(byte))
+}
+
+/// By words, the last of which reaches back over the one before it.
+fn any_escape_in_tail(tail: &[u8]) -> bool {
+    match tail.last_chunk::<8>() {
+        Some(last) => any_escape(last) || tail.as_chunks::<8>().0.iter().any(any_escape),
+        None => tail.iter().any(|&byte| is_escaped(byte)),
+    }
 }
 
 fn put_escaped(out: &mut Vec<u8>, text: &[u8]) {
@@ -79,6 +99,21 @@ mod tests {
         );
         assert_eq!(string("é\u{1f600}".as_bytes()), "\"é\u{1f600}\"");
         assert_eq!(string(b"a\xffb\xe2\x82"), "\"a\u{fffd}b\u{fffd}\"");
+    }
+
+    /// Chunks, words and what is left of both: each byte of each length is looked at.
+    #[test]
+    fn one_escape_is_found_wherever_it_stands() {
+        for len in 0..100 {
+            let clean = "x".repeat(len);
+            assert_eq!(string(clean.as_bytes()), format!("\"{clean}\""));
+            for at in 0..len {
+                let mut text = clean.clone();
+                text.replace_range(at..=at, "\n");
+                let want = format!("\"{}\"", text.replace('\n', "\\n"));
+                assert_eq!(string(text.as_bytes()), want, "{len} {at}");
+            }
+        }
     }
 
     #[test]

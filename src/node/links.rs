@@ -6,7 +6,8 @@
 
 use crate::base::hash::KeyHash;
 use crate::base::member::NodeId;
-use crate::base::record::{OwnedEntry, OwnedRow};
+use crate::base::record::OwnedEntry;
+use crate::base::rows::Rows;
 use crate::base::time::Instant;
 use crate::cluster::read::Digest;
 use crate::rt::net::Token;
@@ -86,7 +87,7 @@ pub(crate) enum Heard {
     Got(Option<OwnedEntry>),
     Digest(Digest),
     Page {
-        rows: Vec<OwnedRow>,
+        rows: Rows,
         resume: Option<Box<[u8]>>,
     },
     Same,
@@ -156,13 +157,7 @@ impl Heard {
             Message::Got { entry } => Heard::Got(entry.map(|entry| entry.to_owned())),
             Message::Digest { version, sum } => Heard::Digest(Digest { version, sum }),
             Message::Page { rows, resume } => Heard::Page {
-                rows: rows
-                    .iter()
-                    .map(|row| OwnedRow {
-                        key: row.key.into(),
-                        entry: row.entry.to_owned(),
-                    })
-                    .collect(),
+                rows: rows.into_iter().collect(),
                 resume: resume.map(Box::from),
             },
             Message::Same => Heard::Same,

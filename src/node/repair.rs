@@ -29,7 +29,8 @@ use crate::base::limits::{
     VALUE_BYTES_MAX,
 };
 use crate::base::member::NodeId;
-use crate::base::record::OwnedRow;
+use crate::base::record::Row;
+use crate::base::rows::Rows;
 use crate::base::slices::Slices;
 use crate::base::time::Instant;
 use crate::base::version::Version;
@@ -38,7 +39,7 @@ use crate::cluster::repair::{Event, FIRST_AFTER, Job, Own, Repair, Step, lacking
 use crate::rt::Rt;
 use crate::store::{Page, ScanRange};
 use crate::wire::compare::{Compare, Head, Sum, Window};
-use crate::wire::message::{Message, Row, Why};
+use crate::wire::message::{Message, Why};
 
 /// A page that is not answered by then counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,7 +93,7 @@ impl Flight {
 struct Settled {
     job: Job,
     /// Those old enough, in order; and the end of the page before.
-    rows: Vec<OwnedRow>,
+    rows: Rows,
     after: Option<Box<[u8]>>,
     /// Where the next page begins.
     resume: Option<Box<[u8]>>,
@@ -244,24 +245,25 @@ impl Router {
         let Flight::Reading { job, range } = flight else {
             return;
         };
-        let Ok(Page { mut rows, resume }) = page else {
+        let Ok(Page { rows, resume }) = page else {
             return self.repair_goes_on(Event::Unreadable);
         };
         let window = self.window();
         let theirs = self.part_of(job);
         let mut sum = Sum::default();
-        rows.retain(|row| {
-            let hash = KeyHash::of(&row.key);
+        let is_old_enough = |row: &Row<'_>| {
+            let hash = KeyHash::of(row.key);
             let old_enough = !window.is_young(row.entry.version) && theirs.holds(hash);
-            if old_enough && window.holds(&row.entry.as_entry()) {
+            if old_enough && window.holds(&row.entry) {
                 sum.add(Head::of(hash, row.entry.version));
             }
             old_enough
-        });
-        let Some(last) = rows.last().map(|row| row.key.clone()) else {
+        };
+        let rows: Rows = rows.iter().filter(is_old_enough).collect();
+        let Some(last) = rows.last() else {
             return self.repair_goes_on(Event::Done { upto: resume });
         };
-        let sent = self.ask_whether_same(job, &range, &last, window, sum);
+        let sent = self.ask_whether_same(job, &range, last.key, window, sum);
         let since = self.now();
         let Some(repairing) = self.repairing().filter(|_| sent) else {
             return self.repair_goes_on(Event::Failed);
@@ -386,28 +388,22 @@ impl Router {
             window,
         } = page;
         if let Some(told) = &told
-            && (Some(told) <= after.as_ref() || rows.last().is_none_or(|row| row.key < *told))
+            && (Some(told) <= after.as_ref() || rows.last().is_none_or(|row| row.key < &told[..]))
         {
             // Nonsense, by which a pass would not end or rows would be left out.
             return self.repair_goes_on(Event::Failed);
         }
-        let known = |row: &&OwnedRow| told.as_ref().is_none_or(|told| row.key <= *told);
+        let known = |row: &Row<'_>| told.as_ref().is_none_or(|told| row.key <= &told[..]);
         let own: Vec<Own> = rows
             .iter()
             .take_while(known)
             .map(|row| Own {
-                head: Head::of(KeyHash::of(&row.key), row.entry.version),
-                over_older_only: !window.holds(&row.entry.as_entry()),
+                head: Head::of(KeyHash::of(row.key), row.entry.version),
+                over_older_only: !window.holds(&row.entry),
             })
             .collect();
         let lacks = lacking(&own, &mut heads);
-        let lacks: Vec<Row<'_>> = lacks
-            .into_iter()
-            .map(|at| Row {
-                key: &rows[at].key,
-                entry: rows[at].entry.as_entry(),
-            })
-            .collect();
+        let lacks: Vec<Row<'_>> = lacks.into_iter().filter_map(|at| rows.get(at)).collect();
         let upto = told.or(resume);
         let Some(first) = lacks.first() else {
             return self.repair_goes_on(Event::Done { upto });

@@ -243,12 +243,8 @@ pub(crate) fn tell(reply: &Reply, digest: bool, give: impl FnOnce(&Message<'_>))
             }
         }
         Reply::Page { page: Ok(page), .. } => {
-            let rows = page.rows.iter().map(|row| Row {
-                key: &row.key,
-                entry: row.entry.as_entry(),
-            });
             give(&Message::Page {
-                rows: rows.collect(),
+                rows: page.rows.iter().collect(),
                 resume: page.resume.as_deref(),
             });
         }

@@ -9,13 +9,14 @@
 //! Alone, a node has one stream per shard. In a cluster each slice of the ring is read by R replicas, so a node's
 //! streams cover the slices it was chosen for, tombstones included, and the merge decides.
 //!
-//! Memory: one page per stream plus the caller's buffer. Not a snapshot of one moment: each row was current at
+//! Memory: two pages per stream at most plus the caller's buffer. Not a snapshot of one moment: each row was current at
 //! some moment of the scan, and a key present throughout is never missed.
 
 use super::json;
 use crate::base::limits::SCAN_PAGE_ROWS;
 use crate::base::member::NodeId;
-use crate::base::record::{OwnedRow, OwnedState};
+use crate::base::record::{Row, State};
+use crate::base::rows::Rows;
 use crate::base::slices::Slices;
 use crate::cluster::merge::{Disorder, Merge, Next};
 use crate::store::ScanRange;
@@ -45,7 +46,8 @@ pub(crate) struct Scan {
     merge: Merge,
     rows_left: u64,
     opened: bool,
-    last_key: Box<[u8]>,
+    /// Kept where the answer may be cut.
+    last_key: Vec<u8>,
 }
 
 /// How far [`Scan::write`] came.
@@ -93,7 +95,7 @@ impl Scan {
             sources,
             rows_left,
             opened: false,
-            last_key: Box::default(),
+            last_key: Vec::new(),
         }
     }
 
@@ -120,12 +122,14 @@ impl Scan {
         self.sources.streams.get(at)
     }
 
-    /// With a limit, each of S streams holds about limit * R / S of the answer; three standard deviations more
-    /// make a second page rare, and a short scan over many shards does not read 256 rows from each.
+    /// With a limit, a row of the answer is in one of S streams with the chance R / S; three standard deviations
+    /// more than its share make a second page rare, and a short scan over many shards does not read 256 rows from
+    /// each. One row more tells whether any follows the last.
     fn page_rows(&self) -> usize {
         let streams = self.sources.streams.len() as f64;
-        let share = self.rows_left as f64 * f64::from(self.sources.copies) / streams;
-        let guess = share + 3.0 * share.sqrt() + 1.0;
+        let chance = (f64::from(self.sources.copies) / streams).min(1.0);
+        let share = self.rows_left as f64 * chance;
+        let guess = share + 3.0 * (share * (1.0 - chance)).sqrt() + 1.0;
         (guess.ceil() as usize).clamp(1, SCAN_PAGE_ROWS)
     }
 
@@ -133,15 +137,15 @@ impl Scan {
     pub(crate) fn add(
         &mut self,
         at: usize,
-        rows: Vec<OwnedRow>,
+        rows: Rows,
         resume: Option<Box<[u8]>>,
     ) -> Result<(), Disorder> {
-        let within = |row: &OwnedRow| {
-            self.from.as_ref().is_none_or(|from| row.key >= *from)
-                && self.to.as_ref().is_none_or(|to| row.key <= *to)
+        let within = |row: Row<'_>| {
+            self.from.as_ref().is_none_or(|from| *row.key >= **from)
+                && self.to.as_ref().is_none_or(|to| *row.key <= **to)
         };
         // The merge sees to the order, so the ends speak for the rest.
-        if !rows.first().is_none_or(within) || !rows.last().is_none_or(within) {
+        if !rows.get(0).is_none_or(within) || !rows.last().is_none_or(within) {
             return Err(Disorder);
         }
         self.merge.add(at, rows, resume)
@@ -162,9 +166,13 @@ impl Scan {
             out.push(if self.opened { b',' } else { b'{' });
             self.opened = true;
             self.rows_left -= 1;
-            put_row(out, &row);
-            self.last_key = row.key;
-            if out.len() >= bytes_max {
+            put_row(out, row);
+            let full = out.len() >= bytes_max;
+            if full || self.rows_left == 0 {
+                self.last_key.clear();
+                self.last_key.extend_from_slice(row.key);
+            }
+            if full {
                 return Progress::Full;
             }
         }
@@ -180,41 +188,41 @@ impl Scan {
         self.rows_left = 0;
     }
 
-    /// Memory of rows that wait in the merge.
+    /// Memory of pages that wait in the merge.
     pub(crate) fn held_bytes(&self) -> usize {
         self.merge.held_bytes()
     }
 
-    /// Key of the last row written.
+    /// Key of the last row written, once a limit or [`Progress::Full`] has stopped there.
     pub(crate) fn last_key(&self) -> &[u8] {
         &self.last_key
     }
 }
 
-fn put_row(out: &mut Vec<u8>, row: &OwnedRow) {
-    json::put_string(out, &row.key);
+fn put_row(out: &mut Vec<u8>, row: Row<'_>) {
+    json::put_string(out, row.key);
     out.push(b':');
-    match &row.entry.state {
-        OwnedState::Live { value, text: true } => json::put_text(out, value),
-        OwnedState::Live { value, text: false } => json::put_string(out, value),
+    match row.entry.state {
+        State::Live { value, text: true } => json::put_text(out, value),
+        State::Live { value, text: false } => json::put_string(out, value),
         // The merge gives out live rows only; a tombstone would be a bug of it, and null says so.
-        OwnedState::Deleted => out.extend_from_slice(b"null"),
+        State::Deleted => out.extend_from_slice(b"null"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::record::OwnedEntry;
+    use crate::base::record::Entry;
     use crate::base::version::Version;
 
-    fn row(key: &str, value: &str) -> OwnedRow {
-        OwnedRow {
-            key: key.as_bytes().into(),
-            entry: OwnedEntry {
+    fn row<'a>(key: &'a str, value: &'a str) -> Row<'a> {
+        Row {
+            key: key.as_bytes(),
+            entry: Entry {
                 version: Version::ZERO,
-                state: OwnedState::Live {
-                    value: value.as_bytes().into(),
+                state: State::Live {
+                    value: value.as_bytes(),
                     text: true,
                 },
             },
@@ -283,16 +291,37 @@ mod tests {
         }
     }
 
+    /// One row beyond what a limit needs tells whether any follows; more are for streams that may have more than
+    /// their share.
+    #[test]
+    fn a_page_is_no_longer_than_the_limit_needs() {
+        for (shards, limit, want) in [(1, Some(100), 101), (4, Some(100), 39), (1, None, 256)] {
+            let mut scan = Scan::new(None, None, limit, Sources::alone(shards));
+            let (_, _, rows_max) = scan.next_wanted().expect("all are wanted");
+            assert_eq!(rows_max, want, "{shards} {limit:?}");
+        }
+    }
+
     #[test]
     fn rows_outside_the_range_are_disorder() {
         let (from, to) = (Some(b"b"[..].into()), Some(b"d"[..].into()));
         let mut scan = Scan::new(from, to, None, Sources::alone(1));
         assert_eq!(wanted(&mut scan), [0]);
-        assert!(scan.add(0, vec![row("a", "1")], None).is_err());
-        assert!(scan.add(0, vec![row("e", "1")], None).is_err());
         assert!(
-            scan.add(0, vec![row("b", "1"), row("d", "1")], None)
-                .is_ok()
+            scan.add(0, [row("a", "1")].into_iter().collect(), None)
+                .is_err()
+        );
+        assert!(
+            scan.add(0, [row("e", "1")].into_iter().collect(), None)
+                .is_err()
+        );
+        assert!(
+            scan.add(
+                0,
+                [row("b", "1"), row("d", "1")].into_iter().collect(),
+                None
+            )
+            .is_ok()
         );
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Back-pressure: rows are written only into room that the connection has, and pages are asked for only as rows
-//! leave; a client that does not read stops the scan with one page per shard in memory.
+//! leave; a client that does not read stops the scan with two pages per shard in memory at most.
 //!
 //! With `limit=` the answer is always whole: it ends at the limit or at about SCAN_BUFFER_BYTES, whichever
 //! comes first, and `X-Kv-Next` holds the `start=` of the rest.

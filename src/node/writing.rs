@@ -26,7 +26,7 @@ use crate::base::version::Version;
 use crate::cluster::REPLICAS_MAX;
 use crate::cluster::write::{self, Write};
 use crate::store::Op;
-use crate::wire::message::{Message, Row, Why};
+use crate::wire::message::{Message, Why};
 
 /// A write on its way to its replicas.
 pub(super) struct Writing {
@@ -134,7 +134,7 @@ impl Router {
                 _ => write::Refusal::Busy,
             });
         }
-        let rows = writing.rows.iter().map(as_row).collect();
+        let rows = writing.rows.iter().map(OwnedRow::as_row).collect();
         let message = Message::Write {
             healing: false,
             rows,
@@ -193,13 +193,6 @@ fn written(outcome: write::Outcome, version: Version, needed: u16) -> Result<Ver
 
 pub(super) fn as_op(row: &OwnedRow) -> Op<'_> {
     Op {
-        key: &row.key,
-        entry: row.entry.as_entry(),
-    }
-}
-
-fn as_row(row: &OwnedRow) -> Row<'_> {
-    Row {
         key: &row.key,
         entry: row.entry.as_entry(),
     }

@@ -376,7 +376,7 @@ impl Work {
         range: &ScanRange,
         rows_max: usize,
     ) -> Result<BTreeMap<Key, OwnedEntry>, End> {
-        let mut rows = BTreeMap::new();
+        let mut rows: BTreeMap<Key, OwnedEntry> = BTreeMap::new();
         let mut range = range.clone();
         loop {
             let page = self.store.scan(&range, rows_max, 4096).await;
@@ -386,16 +386,16 @@ impl Work {
                     Violation(format!("{} rows in a page of {rows_max}", page.rows.len())).into(),
                 );
             }
-            for row in page.rows {
+            for row in page.rows.iter() {
                 let ascends = rows
                     .last_key_value()
-                    .is_none_or(|(last, _)| *last < row.key);
-                if !ascends || row.entry.state == OwnedState::Deleted {
+                    .is_none_or(|(last, _)| **last < *row.key);
+                if !ascends || row.entry.value().is_none() {
                     return Err(
                         Violation(format!("scan gave {:?} out of order or dead", row.key)).into(),
                     );
                 }
-                rows.insert(row.key, row.entry);
+                rows.insert(row.key.into(), row.entry.to_owned());
             }
             match page.resume {
                 Some(resume) => range.after = Some(resume),

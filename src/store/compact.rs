@@ -102,7 +102,9 @@ impl Store {
             if !self.may_purge(key, &held.entry, purge_before, job) {
                 outputs.add(key, held.entry, held.late).await?;
             }
-            merge.advance().await?;
+            if !merge.step()? {
+                merge.advance().await?;
+            }
             steps += 1;
             if steps.is_multiple_of(16) {
                 self.breathe(pace).await?;

@@ -12,18 +12,22 @@
 //! on one thread this is 2.5 to 5 times faster (the skiplist's lock-free readers are of no use to a single core).
 //!
 //! Invariants: one entry per key, the greatest by [`Entry::order`]; bytes in the arena live as long as the
-//! table, overwritten values included (they count towards its size, so garbage is bounded by rotation).
+//! table and its cursors, overwritten values included (they count towards its size, so garbage is bounded by
+//! rotation).
 #![expect(
     unsafe_code,
     reason = "spans into the arena; safe indices would cost a second lookup per comparison"
 )]
 
-use std::cell::Cell;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Place;
 use std::ops::Bound;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use crate::base::planted::{self, Bug};
 use crate::base::record::{Entry, State};
@@ -33,7 +37,8 @@ use crate::base::version::Version;
 #[derive(Default)]
 pub struct Memtable {
     map: BTreeMap<KeyRef, Slot>,
-    arena: Arena,
+    /// Shared with cursors, which keep the bytes alive; only the table stores into it.
+    arena: Rc<RefCell<Arena>>,
     max_version: Version,
     /// Sequence number of the last WAL group applied here.
     last_seq: u64,
@@ -56,12 +61,13 @@ impl Memtable {
                 if entry.order(&held) != Ordering::Greater && !planted::is(Bug::LastArrivalWins) {
                     return false;
                 }
-                *slot = Slot::new(&mut self.arena, entry, late);
+                *slot = Slot::new(&mut self.arena.borrow_mut(), entry, late);
             }
             Place::Vacant(place) => {
                 // The probe becomes the key, by pointing to the same bytes in the arena: one search, not two.
-                place.key().span.set(self.arena.store(key));
-                place.insert(Slot::new(&mut self.arena, entry, late));
+                let mut arena = self.arena.borrow_mut();
+                place.key().span.set(arena.store(key));
+                place.insert(Slot::new(&mut arena, entry, late));
             }
         }
         true
@@ -78,6 +84,17 @@ impl Memtable {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl Iterator<Item = (&[u8], Held<'_>)> {
+        self.slots(from, to).map(|(key, slot)| {
+            // SAFETY: keys in the map are `stored` in `self.arena`, which lives as long as `self`.
+            (unsafe { key.bytes() }, slot.held())
+        })
+    }
+
+    fn slots(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&KeyRef, &Slot)> {
         // BTreeMap::range panics on a reversed range; an empty answer is what the caller means.
         let reversed = match (from, to) {
             (Bound::Included(from), Bound::Included(to)) => from > to,
@@ -91,10 +108,7 @@ impl Memtable {
             self.map
                 .range((from.map(KeyRef::probe), to.map(KeyRef::probe)))
         });
-        range.into_iter().flatten().map(|(key, slot)| {
-            // SAFETY: keys in the map are `stored` in `self.arena`, which lives as long as `self`.
-            (unsafe { key.bytes() }, slot.held())
-        })
+        range.into_iter().flatten()
     }
 
     pub fn len(&self) -> usize {
@@ -107,7 +121,7 @@ impl Memtable {
 
     /// Bytes this table is charged for: arena use and a fixed cost per entry.
     pub fn bytes(&self) -> u64 {
-        self.arena.used_bytes + ENTRY_OVERHEAD_BYTES * self.map.len() as u64
+        self.arena.borrow().used_bytes + ENTRY_OVERHEAD_BYTES * self.map.len() as u64
     }
 
     pub fn max_version(&self) -> Version {
@@ -116,6 +130,72 @@ impl Memtable {
 
     pub fn last_seq(&self) -> u64 {
         self.last_seq
+    }
+}
+
+/// Reads a memtable some entries ahead: the table may take writes between two steps, and no iterator of its tree may
+/// live over an await. What is copied ahead is where the entries lie; their bytes are only fetched into the cache,
+/// because neighbours lie anywhere in the arena, and to wait for one row after the other costs as much as the whole
+/// rest of a page.
+pub(crate) struct MemtableCursor {
+    table: Rc<RefCell<Memtable>>,
+    /// What `ahead` points into.
+    arena: Rc<RefCell<Arena>>,
+    ahead: Vec<(Span, Slot)>,
+    /// Index of the head in `ahead`.
+    at: usize,
+    /// Entries per refill: amortises the descent into the tree.
+    refill: usize,
+}
+
+impl MemtableCursor {
+    /// Reads `refill` entries ahead of their use. Without a head until `seek`.
+    pub(crate) fn new(table: &Rc<RefCell<Memtable>>, refill: usize) -> MemtableCursor {
+        MemtableCursor {
+            table: Rc::clone(table),
+            arena: Rc::clone(&table.borrow().arena),
+            ahead: Vec::with_capacity(refill),
+            at: 0,
+            refill,
+        }
+    }
+
+    /// Goes to the first entry from there on.
+    pub(super) fn seek(&mut self, from: Bound<&[u8]>) {
+        self.ahead.clear();
+        self.at = 0;
+        let table = self.table.borrow();
+        self.arena = Rc::clone(&table.arena);
+        let slots = table.slots(from, Bound::Unbounded).take(self.refill);
+        slots.for_each(|(key, slot)| {
+            let key = key.span.get();
+            key.prefetch();
+            slot.value.prefetch();
+            self.ahead.push((key, *slot));
+        });
+    }
+
+    /// Key and entry at hand, as they were when they were read ahead.
+    #[inline]
+    pub(super) fn head(&self) -> Option<(&[u8], Held<'_>)> {
+        let (key, slot) = self.ahead.get(self.at)?;
+        // SAFETY: the key was stored in `self.arena`, as was the value, and what is stored there never moves.
+        Some((unsafe { key.bytes() }, slot.held()))
+    }
+
+    /// Goes to the next entry.
+    #[inline]
+    pub(super) fn advance(&mut self) {
+        self.at += 1;
+        if self.at < self.ahead.len() {
+            return;
+        }
+        if let Some((last, _)) = self.ahead.last().copied() {
+            let arena = Rc::clone(&self.arena);
+            // SAFETY: as in `head`; `arena` outlives the call.
+            self.seek(Bound::Excluded(unsafe { last.bytes() }));
+            drop(arena);
+        }
     }
 }
 
@@ -176,9 +256,9 @@ impl Slot {
         Entry { version, state }
     }
 
-    /// Bound to the borrow of the slot, hence of the table and its arena.
+    /// Bound to the borrow of the slot, hence of its arena.
     fn held(&self) -> Held<'_> {
-        // SAFETY: a slot is reachable only through its table, whose arena outlives the borrow.
+        // SAFETY: a slot is reachable only through its table or a cursor, whose arena outlives the borrow.
         let entry = unsafe { self.entry() };
         Held {
             entry,
@@ -186,6 +266,10 @@ impl Slot {
         }
     }
 }
+
+/// Longer values are left to the processor, which sees where a copy goes.
+const PREFETCH_BYTES_MAX: u32 = 256;
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Bytes somewhere in an arena (or, for a probe, in the caller's slice).
 #[derive(Clone, Copy)]
@@ -208,6 +292,16 @@ impl Span {
         }
     }
 
+    /// Has the first bytes fetched into the cache. Elsewhere than on x86-64 this does nothing.
+    #[inline]
+    fn prefetch(self) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (0..self.len.min(PREFETCH_BYTES_MAX) as usize).step_by(CACHE_LINE_BYTES) {
+            // SAFETY: a prefetch only hints, whatever the address; and it lies in the span.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().add(at).cast()) };
+        }
+    }
+
     /// # Safety
     /// The bytes the span was made of must live for `'a`.
     unsafe fn bytes<'a>(self) -> &'a [u8] {
@@ -219,17 +313,19 @@ impl Span {
 
 /// A key in tree order: the first bytes as numbers, the whole for ties.
 struct KeyRef {
-    head: [u64; 2],
+    head: Prefix,
     span: Cell<Span>,
 }
 
-const HEAD_BYTES: usize = 16;
+const PREFIX_BYTES: usize = 16;
+/// The beginning of a key as numbers.
+pub(super) type Prefix = [u64; 2];
 
 impl KeyRef {
     /// For one lookup; must not outlive `key`, unless its span is moved into the arena.
     fn probe(key: &[u8]) -> KeyRef {
         KeyRef {
-            head: head(key),
+            head: prefix(key),
             span: Cell::new(Span::of(key)),
         }
     }
@@ -242,25 +338,48 @@ impl KeyRef {
     }
 }
 
-/// Big-endian and zero-padded, so that numbers order like the bytes; equal heads prove nothing.
-fn head(key: &[u8]) -> [u64; 2] {
-    let mut bytes = [0; HEAD_BYTES];
-    let len = key.len().min(HEAD_BYTES);
-    bytes[..len].copy_from_slice(&key[..len]);
-    let whole = u128::from_be_bytes(bytes);
+/// Big-endian and zero-padded, so that numbers order like the bytes; equal prefixes prove nothing.
+pub(super) fn prefix(key: &[u8]) -> Prefix {
+    let whole = match (key.first_chunk(), key.first_chunk::<8>(), key.last_chunk()) {
+        (Some(whole), _, _) => u128::from_be_bytes(*whole),
+        // Two loads that overlap; what both have is shifted out of the second.
+        (None, Some(first), Some(last)) => {
+            let beyond = u128::from(u64::from_be_bytes(*last)) << (8 * (PREFIX_BYTES - key.len()));
+            u128::from(u64::from_be_bytes(*first)) << 64 | beyond & u128::from(u64::MAX)
+        }
+        _ => {
+            let mut bytes = [0; PREFIX_BYTES];
+            bytes[..key.len()].copy_from_slice(key);
+            u128::from_be_bytes(bytes)
+        }
+    };
     [(whole >> 64) as u64, whole as u64]
+}
+
+/// How a key stands to another, of which these are beginnings and lengths. `rest` compares what lies behind.
+#[inline]
+pub(super) fn order(
+    own: Prefix,
+    own_len: usize,
+    other: Prefix,
+    other_len: usize,
+    rest: impl FnOnce() -> Ordering,
+) -> Ordering {
+    own.cmp(&other).then_with(|| {
+        // Equal beginnings, and one key is all beginning: it is the beginning of the other.
+        match own_len.min(other_len) <= PREFIX_BYTES {
+            true => own_len.cmp(&other_len),
+            false => rest(),
+        }
+    })
 }
 
 impl Ord for KeyRef {
     fn cmp(&self, other: &KeyRef) -> Ordering {
-        self.head.cmp(&other.head).then_with(|| {
-            let (own, others) = (self.span.get().len, other.span.get().len);
-            // Equal heads, and the head holds all of one: it is the beginning of the other.
-            if own.min(others) as usize <= HEAD_BYTES {
-                return own.cmp(&others);
-            }
+        let (own, others) = (self.span.get().len, other.span.get().len);
+        order(self.head, own as usize, other.head, others as usize, || {
             // SAFETY: stored keys live as long as their table, probes as long as the call that compares them.
-            unsafe { self.bytes()[HEAD_BYTES..].cmp(&other.bytes()[HEAD_BYTES..]) }
+            unsafe { self.bytes()[PREFIX_BYTES..].cmp(&other.bytes()[PREFIX_BYTES..]) }
         })
     }
 }
@@ -389,6 +508,45 @@ mod tests {
                 Some(key)
             );
         }
+    }
+
+    /// A cursor lends what it saw, whatever becomes of the table meanwhile.
+    #[test]
+    fn a_cursor_outlives_writes_and_the_table_itself() {
+        let table = Rc::new(RefCell::new(Memtable::default()));
+        let key = |n: usize| format!("key{n:04}").into_bytes();
+        let put = |n, hlc, value: &[u8]| {
+            let mut table = table.borrow_mut();
+            assert!(table.insert(&key(n), live(hlc, value), false, 1));
+        };
+        for n in 0..20 {
+            put(2 * n, 1, &[n as u8; 100]);
+        }
+        let mut cursor = MemtableCursor::new(&table, 8);
+        assert!(cursor.head().is_none());
+        cursor.seek(Bound::Included(&key(2)));
+        // Behind the head but read ahead; read ahead as it was; not read ahead yet.
+        put(3, 1, b"too late");
+        put(4, 2, &[99; 3000]);
+        put(21, 1, b"in time");
+        let mut seen = Vec::new();
+        while let Some((key, held)) = cursor.head() {
+            seen.push((key.to_vec(), held.entry.to_owned()));
+            cursor.advance();
+            if seen.len() == 12 {
+                drop(table.take());
+            }
+        }
+        let mut want: Vec<_> = (1..20)
+            .map(|n| (key(2 * n), live(1, &[n as u8; 100]).to_owned()))
+            .collect();
+        want.insert(10, (key(21), live(1, b"in time").to_owned()));
+        assert_eq!(seen, want[..seen.len()]);
+        assert_eq!(
+            seen.len(),
+            16,
+            "the table was emptied when the third refill came"
+        );
     }
 
     #[test]

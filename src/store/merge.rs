@@ -10,17 +10,15 @@
 //! newer one. The fan-in is small (level 0 plus one per level), so the minimum is found by looking at every
 //! head; a loser tree would cost more than it saves below some sixteen sources.
 
-use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::rc::Rc;
 
 use super::cache::Cache;
-use super::memtable::{Held, Memtable};
+use super::memtable::{Held, MemtableCursor, Prefix, order, prefix};
 use super::table::{Table, TableError};
 use super::table_cursor::TableCursor;
 use crate::base::planted::{self, Bug};
-use crate::base::record::{Entry, State};
 use crate::base::version::Version;
 
 /// One sorted input.
@@ -34,7 +32,7 @@ impl Source {
     async fn seek(&mut self, from: &[u8]) -> Result<(), TableError> {
         match self {
             Source::Memtable(cursor) => {
-                cursor.refill(Bound::Included(from));
+                cursor.seek(Bound::Included(from));
                 Ok(())
             }
             Source::Table(cursor) => cursor.seek(from).await,
@@ -42,6 +40,7 @@ impl Source {
         }
     }
 
+    #[inline]
     fn head(&self) -> Option<(&[u8], Held<'_>)> {
         match self {
             Source::Memtable(cursor) => cursor.head(),
@@ -50,13 +49,27 @@ impl Source {
         }
     }
 
-    async fn advance(&mut self) -> Result<(), TableError> {
+    /// Goes to the next entry if it is at hand. False: nothing moved, `advance` is needed.
+    #[inline]
+    fn step(&mut self) -> Result<bool, TableError> {
         match self {
             Source::Memtable(cursor) => {
                 cursor.advance();
-                Ok(())
+                Ok(true)
             }
-            Source::Table(cursor) => step(cursor).await,
+            Source::Table(cursor) => cursor.advance_in_block(),
+            Source::Level(cursor) => match &mut cursor.open {
+                Some(open) => open.advance_in_block(),
+                None => Ok(true), // at the end
+            },
+        }
+    }
+
+    /// Goes to the next entry after `step` could not.
+    async fn advance(&mut self) -> Result<(), TableError> {
+        match self {
+            Source::Memtable(_) => Ok(()),
+            Source::Table(cursor) => cursor.advance().await,
             Source::Level(cursor) => cursor.advance().await,
         }
     }
@@ -68,18 +81,19 @@ fn table_head(cursor: &TableCursor) -> Option<(&[u8], Held<'_>)> {
         .map(|(key, entry, late)| (key, Held { entry, late }))
 }
 
-/// Within the block without a future's detour, else with one.
-async fn step(cursor: &mut TableCursor) -> Result<(), TableError> {
-    if cursor.advance_in_block()? {
-        Ok(())
-    } else {
-        cursor.advance().await
-    }
+/// What nearly always tells two heads apart, beside that of the others: the entries lie in as many places.
+#[derive(Clone, Copy)]
+struct Head {
+    prefix: Prefix,
+    key_len: usize,
+    version: Version,
 }
 
 /// The merge. Positioned on a key after `seek`; `head` is that key's winner.
 pub(crate) struct Merge {
     sources: Vec<Source>,
+    /// Of each source, `None` at its end.
+    heads: Vec<Option<Head>>,
     /// Sources whose head is the current key; the winner is first.
     current: Vec<usize>,
 }
@@ -91,9 +105,13 @@ impl Merge {
             source.seek(from).await?;
         }
         let mut merge = Merge {
+            heads: vec![None; sources.len()],
             current: Vec::with_capacity(sources.len()),
             sources,
         };
+        for at in 0..merge.sources.len() {
+            merge.note_head(at);
+        }
         merge.choose();
         Ok(merge)
     }
@@ -103,144 +121,86 @@ impl Merge {
         self.sources.get(*self.current.first()?)?.head()
     }
 
-    /// Goes to the next greater key.
-    pub(crate) async fn advance(&mut self) -> Result<(), TableError> {
-        for n in 0..self.current.len() {
-            let at = self.current[n];
-            self.sources[at].advance().await?;
+    /// Goes to the next greater key if everything for that is at hand, without a future's detour. False: `advance`
+    /// is needed, and only that.
+    #[inline]
+    pub(crate) fn step(&mut self) -> Result<bool, TableError> {
+        while let Some(at) = self.current.pop() {
+            if !self.sources[at].step()? {
+                self.current.push(at);
+                return Ok(false);
+            }
+            self.note_head(at);
         }
         self.choose();
+        Ok(true)
+    }
+
+    /// Goes to the next greater key.
+    pub(crate) async fn advance(&mut self) -> Result<(), TableError> {
+        while !self.step()? {
+            if let Some(at) = self.current.pop() {
+                self.sources[at].advance().await?;
+                self.note_head(at);
+            }
+        }
         Ok(())
+    }
+
+    /// After source `at` has moved.
+    #[inline]
+    fn note_head(&mut self, at: usize) {
+        self.heads[at] = self.sources[at].head().map(|(key, held)| Head {
+            prefix: prefix(key),
+            key_len: key.len(),
+            version: held.entry.version,
+        });
+    }
+
+    /// How the key of source `at` stands to the current one, and how its entry to the winner so far.
+    fn orders_in_full(&self, at: usize) -> (Ordering, Ordering) {
+        match (self.sources[at].head(), self.head()) {
+            (Some((key, mine)), Some((best_key, best))) => {
+                (key.cmp(best_key), mine.entry.order(&best.entry))
+            }
+            _ => (Ordering::Greater, Ordering::Less),
+        }
     }
 
     /// Finds the smallest key among the heads, every source that has it, and the winner among those.
     fn choose(&mut self) {
-        self.current.clear();
-        for (n, source) in self.sources.iter().enumerate() {
-            let Some((key, held)) = source.head() else {
+        let mut best: Option<Head> = None;
+        for (at, mine) in self.heads.iter().enumerate() {
+            let Some(mine) = *mine else {
                 continue;
             };
-            let Some((best_key, best)) =
-                self.current.first().and_then(|at| self.sources[*at].head())
-            else {
-                self.current.push(n);
-                continue;
-            };
-            match key.cmp(best_key) {
+            let by_key = best.map_or(Ordering::Less, |best| {
+                let (own, other) = (mine.prefix, best.prefix);
+                order(own, mine.key_len, other, best.key_len, || {
+                    self.orders_in_full(at).0
+                })
+            });
+            match by_key {
                 Ordering::Less => {
+                    best = Some(mine);
                     self.current.clear();
-                    self.current.push(n);
+                    self.current.push(at);
                 }
                 Ordering::Greater => {}
-                Ordering::Equal
-                    if held.entry.order(&best.entry) == Ordering::Greater
-                        && !planted::is(Bug::FirstHitWins) =>
-                {
-                    self.current.insert(0, n)
+                Ordering::Equal => {
+                    let by_version = best.map_or(Ordering::Less, |best| {
+                        let order = mine.version.cmp(&best.version);
+                        order.then_with(|| self.orders_in_full(at).1)
+                    });
+                    if by_version == Ordering::Greater && !planted::is(Bug::FirstHitWins) {
+                        best = Some(mine);
+                        self.current.insert(0, at);
+                    } else {
+                        self.current.push(at);
+                    }
                 }
-                Ordering::Equal => self.current.push(n),
             }
         }
-    }
-}
-
-/// Reads a memtable a few entries at a time: the table may take writes between two steps, and no iterator of
-/// its tree may live over an await.
-pub(crate) struct MemtableCursor {
-    table: Rc<RefCell<Memtable>>,
-    /// Keys and values of `copied`, end to end: one buffer for the life of the cursor, no box per entry.
-    bytes: Vec<u8>,
-    copied: Vec<Copied>,
-    /// Index of the head in `copied`.
-    at: usize,
-}
-
-/// One entry: its key starts at `start` of the buffer, and its value follows.
-struct Copied {
-    start: usize,
-    key_len: usize,
-    value_len: usize,
-    version: Version,
-    kind: Kind,
-    late: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Deleted,
-    Live { text: bool },
-}
-
-/// Entries copied per refill: amortises the descent into the tree, bounds the copy.
-const REFILL_ENTRIES: usize = 64;
-/// A refill ends early at this many bytes, so that large values are not copied far ahead.
-const REFILL_BYTES: usize = 256 << 10;
-
-impl MemtableCursor {
-    pub(crate) fn new(table: &Rc<RefCell<Memtable>>) -> MemtableCursor {
-        MemtableCursor {
-            table: Rc::clone(table),
-            bytes: Vec::new(),
-            copied: Vec::new(),
-            at: 0,
-        }
-    }
-
-    fn refill(&mut self, from: Bound<&[u8]>) {
-        self.bytes.clear();
-        self.copied.clear();
-        self.at = 0;
-        let table = self.table.borrow();
-        for (key, held) in table.range(from, Bound::Unbounded).take(REFILL_ENTRIES) {
-            let start = self.bytes.len();
-            let (kind, value) = match held.entry.state {
-                State::Deleted => (Kind::Deleted, &[][..]),
-                State::Live { value, text } => (Kind::Live { text }, value),
-            };
-            self.bytes.extend_from_slice(key);
-            self.bytes.extend_from_slice(value);
-            self.copied.push(Copied {
-                start,
-                key_len: key.len(),
-                value_len: value.len(),
-                version: held.entry.version,
-                kind,
-                late: held.late,
-            });
-            if self.bytes.len() >= REFILL_BYTES {
-                break;
-            }
-        }
-    }
-
-    fn head(&self) -> Option<(&[u8], Held<'_>)> {
-        let copied = self.copied.get(self.at)?;
-        let (key, rest) = self.bytes[copied.start..].split_at(copied.key_len);
-        let state = match copied.kind {
-            Kind::Deleted => State::Deleted,
-            Kind::Live { text } => State::Live {
-                value: &rest[..copied.value_len],
-                text,
-            },
-        };
-        let entry = Entry {
-            version: copied.version,
-            state,
-        };
-        let late = copied.late;
-        Some((key, Held { entry, late }))
-    }
-
-    fn advance(&mut self) {
-        let Some((last, _)) = self.head() else {
-            return;
-        };
-        if self.at + 1 < self.copied.len() {
-            self.at += 1;
-            return;
-        }
-        let last = last.to_vec();
-        self.refill(Bound::Excluded(&last));
     }
 }
 
@@ -275,7 +235,7 @@ impl LevelCursor {
         let Some(cursor) = &mut self.open else {
             return Ok(());
         };
-        step(cursor).await?;
+        cursor.advance().await?;
         if cursor.head().is_some() {
             Ok(())
         } else {

@@ -74,7 +74,8 @@ use self::rest::Rest;
 use self::shared::Shared;
 use self::table::Table;
 use self::wal::{Group, Wal};
-use crate::base::record::{Entry, OwnedRow};
+use crate::base::record::Entry;
+use crate::base::rows::Rows;
 use crate::base::slices::Slices;
 use crate::base::version::Version;
 use crate::rt::Rt;
@@ -192,7 +193,7 @@ pub enum Got<R> {
 #[derive(Debug, Default)]
 pub struct Page {
     /// In key order; tombstones only when asked for.
-    pub rows: Vec<OwnedRow>,
+    pub rows: Rows,
     /// Scan on strictly after this key; `None`: the range is done.
     pub resume: Option<Box<[u8]>>,
 }

@@ -244,7 +244,7 @@ fn an_older_version_arriving_late_never_hides_a_newer_one() {
             .await
             .expect("readable");
         assert_eq!(
-            page.rows[0].entry.as_entry().value(),
+            page.rows.get(0).and_then(|row| row.entry.value()),
             Some(b"new".as_slice())
         );
         shard.store.close().await;
@@ -258,10 +258,7 @@ fn what_was_overwritten_is_seen_by_nobody_at_any_age() {
     async fn shows(shard: &Shard, value: Option<&str>) {
         let page = shard.store.scan(&ScanRange::default(), 10, 1 << 20).await;
         let page = page.expect("readable");
-        let live = page
-            .rows
-            .iter()
-            .filter_map(|row| row.entry.as_entry().value());
+        let live = page.rows.iter().filter_map(|row| row.entry.value());
         let live: Vec<&[u8]> = live.collect();
         let wanted: Vec<&[u8]> = value
             .iter()

@@ -29,6 +29,7 @@ use crate::base::codec::{Cursor, Short, put_prefixed, put_varint, varint_len};
 use crate::base::limits::{
     FRAME_BODY_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_ROWS_MAX, SCAN_BOUND_BYTES_MAX, VALUE_BYTES_MAX,
 };
+pub use crate::base::record::Row;
 use crate::base::record::{Entry, State};
 use crate::base::slices::{SLICES_BYTES, Slices};
 use crate::base::version::Version;
@@ -79,14 +80,6 @@ pub enum Message<'a> {
     /// A kind this version does not know, whatever its body. A request: answer `Refused { Unsupported }`.
     /// An answer: the request failed.
     Unknown(u8),
-}
-
-/// A key and one version of it; tombstones are rows too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row<'a> {
-    /// 1..=`KEY_BYTES_MAX` bytes.
-    pub key: &'a [u8],
-    pub entry: Entry<'a>,
 }
 
 /// Which page. Ends as in the store: `from` and `to` inclusive, `after` exclusive, `None` open.

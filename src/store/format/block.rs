@@ -186,6 +186,7 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
+    #[inline]
     fn read(cursor: &mut Cursor<'a>) -> Result<Raw<'a>, Corrupt> {
         let shared = small(cursor)?;
         let unshared = small(cursor)?;
@@ -208,6 +209,7 @@ impl<'a> Raw<'a> {
         })
     }
 
+    #[inline]
     fn found(&self, base: Version) -> Result<Found<'a>, Corrupt> {
         let state = match self.meta & (VALUE | TEXT) {
             0 if self.value.is_empty() => State::Deleted,
@@ -238,6 +240,7 @@ impl<'a> Raw<'a> {
     }
 }
 
+#[inline]
 fn small(cursor: &mut Cursor<'_>) -> Result<usize, Corrupt> {
     usize::try_from(cursor.varint()?).map_err(|_| Corrupt("a length beyond memory"))
 }
