@@ -107,7 +107,7 @@ pub fn write_outcome(
     match status {
         200 if text == success => Ok(Outcome::Acked(version)),
         500.. => {
-            // Some items of a batch failed: which ones is not said.
+            // Some items of a batch failed: in this form of the answer it is not said which.
             let whole = !text.contains("items failed");
             let nothing =
                 text.contains("outcome: not_applied") || text.contains("nothing was done");

@@ -152,6 +152,11 @@ impl Pen {
             body.extend_from_slice(b",\"outcome\":");
             json::put_text(&mut body, outcome.as_bytes());
         }
+        if let Some(items) = refusal.failed_items() {
+            let places: Vec<String> = items.iter().map(u32::to_string).collect();
+            let list = format!(",\"failed_items\":[{}]", places.join(","));
+            body.extend_from_slice(list.as_bytes());
+        }
         body.extend_from_slice(b"}\n");
         frame.answer(out, date, problem.status, Kind::Json, &extra, &body);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  items ─▶ shard 0: record ─▶ our log            ─┐
-//!          shard 1: record ─▶ our log              ├─▶ all durable: 200; else how many items failed and why
+//!          shard 1: record ─▶ our log              ├─▶ all durable: 200; else which items failed and why
 //!          shard 2: record ─▶ mesh ─▶ their log   ─┘
 //! ```
 //!
@@ -26,9 +26,18 @@ use crate::store::Op;
 pub(super) struct Batch {
     place: Place,
     parts_left: u32,
-    items: u32,
-    failed: u32,
+    /// Places in the array of those that are written, sorted into parts.
+    items: Vec<u32>,
+    /// Places of those that were not.
+    failed: Vec<u32>,
     failure: Failure,
+}
+
+/// The items of one part, among all that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    first: usize,
+    count: usize,
 }
 
 /// What the items of one record have in common. `piece`: a record between nodes fits one frame.
@@ -50,32 +59,35 @@ impl Router {
             place,
             // One for this function itself, so that no part can finish the batch before the last is out.
             parts_left: 1,
-            items: kept.len() as u32,
-            failed: 0,
+            items: kept.iter().map(|&(_, at)| at as u32).collect(),
+            failed: Vec::new(),
             failure: Failure::Busy,
         }));
+        let mut first = 0;
         for part in kept.chunk_by(|a, b| a.0 == b.0) {
+            let count = part.len();
+            let share = Share { first, count };
+            first += count;
             if let Some(Waiting::Batch(batch)) = self.waiting.get_mut(batch) {
                 batch.parts_left += 1;
             }
             let rows = part.iter().map(|&(_, at)| &items[at]);
-            let outcome = self.write_part(part[0].0.shard, rows, needed, batch);
+            let outcome = self.write_part(part[0].0.shard, rows, needed, (batch, share));
             if let Err(failure) = outcome {
-                self.settle_part(batch, part.len() as u32, Err(failure));
+                self.settle_part(batch, share, Err(failure));
             }
         }
-        self.settle_part(batch, 0, Ok(()));
+        self.settle_part(batch, Share { first, count: 0 }, Ok(()));
     }
 
     fn write_part<'a>(
         &mut self,
         shard: u16,
-        rows: impl ExactSizeIterator<Item = &'a Item<'a>>,
+        rows: impl Iterator<Item = &'a Item<'a>>,
         needed: u16,
-        batch: u64,
+        (batch, share): (u64, Share),
     ) -> Result<(), Failure> {
-        let items = rows.len() as u32;
-        let waiting = Waiting::Part { batch, items };
+        let waiting = Waiting::Part { batch, share };
         if self.local(shard).is_some() {
             let version = self.clock.stamp(self.wall_ms);
             if self.member.is_some() {
@@ -87,7 +99,7 @@ impl Router {
                     },
                 });
                 let rows = rows.collect();
-                self.start_write(Client::Part { batch, items }, shard, rows, needed);
+                self.start_write(Client::Part { batch, share }, shard, rows, needed);
                 return Ok(());
             }
             let ops: Vec<Op<'_>> = rows
@@ -171,29 +183,32 @@ impl Router {
         set
     }
 
-    pub(super) fn settle_part(&mut self, ticket: u64, items: u32, outcome: Result<(), Failure>) {
+    pub(super) fn settle_part(&mut self, ticket: u64, share: Share, outcome: Result<(), Failure>) {
         let Some(Waiting::Batch(batch)) = self.waiting.get_mut(ticket) else {
             return;
         };
         batch.parts_left -= 1;
         if let Err(failure) = outcome {
             // An unknown outcome outweighs a refusal: the client must not believe that nothing happened.
-            if batch.failed == 0 || failure.leaves_doubt() {
+            if batch.failed.is_empty() || failure.leaves_doubt() {
                 batch.failure = failure;
             }
-            batch.failed += items;
+            let items = batch.items.iter().skip(share.first).take(share.count);
+            batch.failed.extend(items);
         }
         if batch.parts_left > 0 {
             return;
         }
-        let answer = if batch.failed == 0 {
+        let answer = if batch.failed.is_empty() {
             Answer::Written(Written::Batch, None)
-        } else if batch.failed == batch.items {
+        } else if batch.failed.len() == batch.items.len() {
             Answer::Refused(Refusal::Store(batch.failure))
         } else {
+            let mut failed = std::mem::take(&mut batch.failed);
+            failed.sort_unstable();
             Answer::Refused(Refusal::Partial {
-                failed: batch.failed,
-                items: batch.items,
+                failed,
+                items: batch.items.len(),
                 failure: batch.failure,
             })
         };

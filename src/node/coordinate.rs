@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use super::Journal;
 use super::answer::Written;
+use super::batch::Share;
 use super::ceiling::{self, Ceiling};
 use super::cluster::{Cluster, Level};
 use super::failure::{Failure, Refusal};
@@ -79,10 +80,10 @@ pub(super) enum Client {
         core: usize,
         ticket: u64,
     },
-    /// A part of a batch, with so many items.
+    /// A part of a batch.
     Part {
         batch: u64,
-        items: u32,
+        share: Share,
     },
 }
 

@@ -106,8 +106,10 @@ pub(crate) enum Refusal {
     Store(Failure),
     /// Some shards took their part of a batch, others did not.
     Partial {
-        failed: u32,
-        items: u32,
+        /// Places in the array, in order.
+        failed: Vec<u32>,
+        /// How many there were.
+        items: usize,
         failure: Failure,
     },
 }
@@ -296,7 +298,7 @@ impl Refusal {
                 failure,
             } => {
                 let (status, code, text) = failure.words();
-                let text = format!("{failed} of {items} items failed: {text}");
+                let text = format!("{} of {items} items failed: {text}", failed.len());
                 (status, code, text.into())
             }
         };
@@ -317,6 +319,14 @@ impl Refusal {
         match self {
             Refusal::Store(failure) | Refusal::Partial { failure, .. } => Some(failure.outcome()),
             Refusal::NotServing { write: true, .. } => Some("not_applied"),
+            _ => None,
+        }
+    }
+
+    /// Of a batch that was done in part: the places in its array of those items that were not.
+    pub(crate) fn failed_items(&self) -> Option<&[u32]> {
+        match self {
+            Refusal::Partial { failed, .. } => Some(failed),
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::answer::{Answer, Page as MetricsPage, Pen, Written};
 use super::arrivals::{Arrivals, Asker};
-use super::batch::Batch;
+use super::batch::{Batch, Share};
 use super::coordinate::{Client, Member};
 use super::failure::Failure;
 use super::grumble::Grumble;
@@ -120,7 +120,7 @@ pub(super) enum Waiting {
     /// The part of a batch that goes to one shard.
     Part {
         batch: u64,
-        items: u32,
+        share: Share,
     },
     Batch(Batch),
     Metrics {
@@ -460,8 +460,8 @@ impl Router {
                     self.answered
                         .push((place, written_or_not(written, outcome)));
                 }
-                Some(Waiting::Part { batch, items }) => {
-                    self.settle_part(batch, items, outcome.map(drop));
+                Some(Waiting::Part { batch, share }) => {
+                    self.settle_part(batch, share, outcome.map(drop));
                 }
                 _ => {}
             },
@@ -501,7 +501,7 @@ impl Router {
                 let reply = Reply::Written(outcome.map(|()| version));
                 self.port.send(core, Msg(Kind::Reply { ticket, reply }));
             }
-            Some(Waiting::Part { batch, items }) => self.settle_part(batch, items, outcome),
+            Some(Waiting::Part { batch, share }) => self.settle_part(batch, share, outcome),
             Some(Waiting::Applying { asker }) => self.reply(asker, Reply::Applied(outcome)),
             _ => {}
         }

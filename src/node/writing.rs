@@ -158,7 +158,7 @@ impl Router {
                 let reply = Reply::Written(outcome);
                 self.port.send(core, Msg(Kind::Reply { ticket, reply }));
             }
-            Client::Part { batch, items } => self.settle_part(batch, items, outcome.map(drop)),
+            Client::Part { batch, share } => self.settle_part(batch, share, outcome.map(drop)),
         }
     }
 }

@@ -313,3 +313,37 @@ fn a_coordinator_whose_own_disk_refuses_a_write_gets_it_later() {
         }
     }
 }
+
+/// With one copy of each key, those of a dead member cannot be written: a program is told which they are.
+#[test]
+fn a_batch_of_which_a_part_fails_tells_which_items() {
+    for seed in 0..4 {
+        let mut town = Town::new(seed);
+        town.copies = 1;
+        let town = town.started();
+        town.stop(C);
+        sees(&town, A, C, "down");
+        // A key twice: only the last of them is written, or not.
+        let keys: Vec<String> = (0..40).chain([7]).map(|key| format!("k{key}")).collect();
+        let items: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{{\"key\":\"{key}\",\"value\":\"v\"}}"))
+            .collect();
+        let body = format!("{{\"items\":[{}]}}", items.join(","));
+        let request = post("/batch", &body);
+        let json = request.replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+        let told = town.ask(A, &json);
+        let (status, answer) = told.split_once(' ').expect("a status and a body");
+        assert_eq!(status, "503", "SEED={seed}: {told}");
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
+        let failed: Vec<usize> = serde_json::from_value(answer["failed_items"].clone())
+            .unwrap_or_else(|why| panic!("SEED={seed}: {why}: {answer}"));
+        let dead = |at: &usize| *at != 7 && own(&town, A, &keys[*at]).starts_with("503 ");
+        let wanted: Vec<usize> = (0..keys.len()).filter(dead).collect();
+        assert!((5..30).contains(&wanted.len()), "SEED={seed}: {wanted:?}");
+        assert_eq!(failed, wanted, "SEED={seed}");
+        let plain = town.ask(A, &request);
+        let count = format!("{} of 40 items failed: ", wanted.len());
+        assert!(plain.contains(&count), "SEED={seed}: {plain}");
+    }
+}
