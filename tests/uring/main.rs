@@ -8,6 +8,7 @@
     reason = "the tests stand outside of rt: clients are plain threads, files are looked at directly"
 )]
 
+mod durable;
 mod files;
 mod hangs;
 mod net;

@@ -271,7 +271,7 @@ fn await_proof<E: Send + 'static>(
 /// file for a device that supports polling, and fails every later read with EOPNOTSUPP. So the first one has
 /// content. Read twice: the probe's verdict shows at the second.
 async fn prove_direct_io(probe: &Path) -> io::Result<()> {
-    let file = File::open(probe, Mode::WriteDurable).await?;
+    let file = File::open(probe, Mode::WriteDurable, None).await?;
     for _ in 0..2 {
         let bytes = file.read_at(0, DISK_PAGE_BYTES).await?;
         if bytes != locks::PROBE {

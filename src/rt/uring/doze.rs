@@ -1,9 +1,9 @@
 //! A short sleep in `epoll_wait` itself, before a core parks in its executor.
 //!
 //! ```text
-//! nothing to do ─▶ doze, at most DOZE_MAX ─┬─ a socket is ready, or the alarm was rung ─▶ go on
-//!                                          ├─ interrupted: something is for the rings ─▶ reactor
-//!                                          └─ over ─▶ park in the executor
+//! nothing to do ─▶ doze, for a while ─┬─ a socket is ready, a write has ended, or the alarm was rung ─▶ go on
+//!                                     ├─ interrupted: something is for glommio's rings ─▶ reactor
+//!                                     └─ over ─▶ park in the executor
 //! ```
 //!
 //! A park costs a dozen system calls (two rings are linked, two timers cancelled and set, a barrier sent to all
@@ -12,11 +12,13 @@
 //!
 //! What the executor would wake for while it sleeps, and what becomes of it here:
 //! - sockets: in the set.
-//! - disk completions: while the disk owes an answer nobody dozes (`turn.rs`). A completion that is task work would end
-//!   the system call with EINTR, but a durable write is done by a worker of the kernel, which only fills the ring.
+//! - durable writes: they have a ring of their own, which is in the set (`durable.rs`). The kernel finishes most of
+//!   them on this thread, which it interrupts for that; the rest make the ring readable.
+//! - other work of the disk: while it is under way nobody dozes (`turn.rs`). Its end would interrupt the doze too,
+//!   unless a worker of the kernel did it: that only fills a ring which is in no set.
 //! - other cores: they wake whatever waker is registered, and here it is an [`Alarm`], an eventfd in the set.
-//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most DOZE_MAX, because a doze that
-//!   brings nothing is followed by a park, and one that is interrupted by a turn of the reactor.
+//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most the length of a doze
+//!   (`turn.rs`), because one that brings nothing is followed by a park, and one that is interrupted by a turn.
 
 #![expect(unsafe_code, reason = "eventfd and epoll_pwait2 have no safe wrapper")]
 
@@ -26,9 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 use std::time::Duration;
-
-/// As long as the reactor may be left alone in a busy loop (`turn.rs`), for the same reasons.
-pub(super) const DOZE_MAX: Duration = super::turn::INTERVAL_MAX;
 
 /// Wakes a core that dozes, from any thread.
 pub(super) struct Alarm {

@@ -12,11 +12,13 @@ use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use super::bus::Watched;
+use super::durable::Ring;
 use super::turn;
 use crate::base::limits::DISK_PAGE_BYTES;
 use crate::rt::file::Mode;
@@ -24,8 +26,10 @@ use crate::rt::file::Mode;
 const PAGE: u64 = DISK_PAGE_BYTES as u64;
 
 pub(in crate::rt) struct File {
-    file: DmaFile,
+    file: Rc<DmaFile>,
     len: Cell<u64>,
+    /// Where writes go that are durable when they return, if they can.
+    ring: Option<Rc<Ring>>,
 }
 
 pub(in crate::rt) struct Buf(DmaBuffer);
@@ -37,7 +41,7 @@ pub(in crate::rt) struct Mapped {
 }
 
 impl File {
-    pub(super) async fn open(path: &Path, mode: Mode) -> io::Result<File> {
+    pub(super) async fn open(path: &Path, mode: Mode, ring: Option<&Rc<Ring>>) -> io::Result<File> {
         // glommio unwraps a statfs of the path as given: a relative one depends on the working directory.
         let path = std::path::absolute(path)?;
         let mut how = OpenOptions::new();
@@ -55,7 +59,11 @@ impl File {
         let opened = how.dma_open(&path).await.map_err(plain);
         let file = opened.map_err(|error| named("open", &path, &error))?;
         let len = Cell::new(length(&file)?);
-        Ok(File { file, len })
+        Ok(File {
+            file: Rc::new(file),
+            len,
+            ring: ring.filter(|_| mode == Mode::WriteDurable).cloned(),
+        })
     }
 
     pub(in crate::rt) fn len(&self) -> u64 {
@@ -94,8 +102,17 @@ impl File {
 
     pub(in crate::rt) async fn write_at(&self, buf: Buf, pos: u64) -> io::Result<()> {
         let len = buf.0.len();
-        let _under_way = turn::queued();
-        let count = self.file.write_at(buf.0, pos).await.map_err(plain)?;
+        let begun = match &self.ring {
+            Some(ring) => ring.begin(&self.file, buf.0, pos),
+            None => Err(buf.0),
+        };
+        let count = match begun {
+            Ok(writing) => writing.await?,
+            Err(buf) => {
+                let _under_way = turn::queued();
+                self.file.write_at(buf, pos).await.map_err(plain)?
+            }
+        };
         if count < len {
             // The only cause of a short write to a file is a full disk. Not repeated for the rest: the caller
             // must not believe that what follows is one write.

@@ -15,12 +15,14 @@
 mod bus;
 mod cores;
 mod doze;
+mod durable;
 mod error;
 mod file;
 mod locks;
 mod net;
 mod preflight;
 mod signals;
+mod tcp;
 mod turn;
 mod waiting;
 mod watchdog;
@@ -46,6 +48,7 @@ pub use signals::raise_on_signals;
 use super::file::Mode;
 use super::stop::Stop;
 use crate::base::time::Instant;
+use durable::Ring;
 use watchdog::Pulse;
 
 /// One core of the running process; a cheap handle that never leaves its thread.
@@ -57,8 +60,12 @@ struct Inner {
     started: std::time::Instant,
     stop: Stop,
     pulse: Arc<Pulse>,
+    /// For durable writes. `None`: the kernel gives no second ring, glommio's does.
+    ring: Option<Rc<Ring>>,
     /// When the reactor last turned, as far as this core's loop has seen.
     turned: Cell<Instant>,
+    /// When the kernel was last told of durable writes.
+    told: Cell<Instant>,
     /// Set when the body has returned: no blocking call may start any more (see [`Core::finish`]).
     closing: Cell<bool>,
 }
@@ -70,7 +77,9 @@ impl Core {
             started,
             stop,
             pulse,
+            ring: Ring::new().map(Rc::new).ok(),
             turned: Cell::new(Instant(0)),
+            told: Cell::new(Instant(0)),
             closing: Cell::new(false),
         }))
     }
@@ -104,6 +113,7 @@ impl Core {
     }
 
     pub(in crate::rt) async fn sleep(&self, pause: Duration) {
+        let _impatient = turn::Impatient::sleeper(pause);
         let mut timer = glommio::timer::Timer::new(pause);
         let mut pended = false;
         std::future::poll_fn(|cx| {
@@ -125,8 +135,16 @@ impl Core {
 
     pub(in crate::rt) async fn give_way(&self, crowd: bool) {
         turn::Pass::default().await;
-        let since = self.now().since(self.0.turned.get());
-        if since >= turn::INTERVAL_MAX || !crowd && turn::is_awaited() {
+        let now = self.now();
+        // A crowd's writes go together; but none waits for long.
+        if (!crowd || now.since(self.0.told.get()) >= turn::INTERVAL_MAX)
+            && let Some(ring) = self.ring()
+        {
+            ring.submit();
+            self.0.told.set(now);
+        }
+        let overdue = now.since(self.0.turned.get()) >= turn::interval_max();
+        if overdue || !crowd && turn::is_awaited() {
             self.turn_reactor().await;
         }
     }
@@ -152,7 +170,7 @@ impl Core {
     }
 
     pub(in crate::rt) async fn open(&self, path: &Path, mode: Mode) -> io::Result<File> {
-        File::open(path, mode).await
+        File::open(path, mode, self.ring()).await
     }
 
     pub(in crate::rt) async fn map(&self, path: &Path) -> io::Result<Mapped> {
@@ -207,6 +225,7 @@ impl Core {
         if self.0.closing.get() {
             std::future::pending::<()>().await;
         }
+        let _impatient = turn::Impatient::new();
         // A panic would end glommio's blocking thread and leave every later caller waiting for ever.
         glommio::executor()
             .spawn_blocking(cores::abort_on_panic_in(call))
@@ -218,6 +237,10 @@ impl Core {
     async fn finish(&self) {
         self.0.closing.set(true);
         glommio::executor().spawn_blocking(|| ()).await;
+    }
+
+    fn ring(&self) -> Option<&Rc<Ring>> {
+        self.0.ring.as_ref()
     }
 
     fn pulse(&self) -> &Pulse {

@@ -1,7 +1,8 @@
 //! Sockets of one core: an epoll set, parked inside the core's io_uring reactor.
 //!
 //! ```text
-//! token  = generation << 32 | slot      (listeners: LISTENER, all the same; the alarm of doze.rs: ALARM)
+//! token  = generation << 32 | slot      (listeners: LISTENER, all the same; the alarm of doze.rs: ALARM; the ring of
+//!                                        durable.rs: RING)
 //! poll   = epoll_wait(set, 256, 0 ms)   never sleeps
 //! park   = a doze (doze.rs) first; if it brings nothing:
 //!          POLL_ADD on a dup of the set's own descriptor, in glommio's ring; sleeps until it is readable
@@ -27,9 +28,10 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use glommio::timer::Timer;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 
-use super::doze::{Alarm, DOZE_MAX, Dozed, doze};
+use super::doze::{Alarm, Dozed, doze};
+use super::tcp::{accept_one, has_met_itself, listener, stream_socket};
 use super::turn::{self, Pass};
 use super::waiting::{Waiting, duplicate, wait};
 use super::{Core, preflight, until};
@@ -38,11 +40,11 @@ use crate::rt::net::{Event, Token};
 
 /// Events of one `poll`, so that one core's sockets cannot keep its other tasks waiting.
 const EVENTS_MAX: usize = 256;
-const BACKLOG: i32 = 4096;
 /// Kept free of connections out of RLIMIT_NOFILE, but at most a quarter of it.
 const DESCRIPTORS_FOR_FILES_MAX: u64 = 256;
 const LISTENER: u64 = u64::MAX;
 const ALARM: u64 = u64::MAX - 1;
+const RING: u64 = u64::MAX - 2;
 pub(super) const READABLE: u32 = libc::EPOLLIN as u32;
 const WRITABLE: u32 = libc::EPOLLOUT as u32;
 /// Interest in reading alone: an edge, with the end of the stream told apart.
@@ -67,6 +69,8 @@ pub(in crate::rt) struct Net {
     /// Connections whose edge the last `poll` has told; those still pending are told again.
     reported: Vec<Token>,
     waiting: Option<Waiting>,
+    /// The ring of durable writes is in the set.
+    watches_ring: bool,
     /// Descriptors from here on are for files and for waiting, not for clients.
     descriptors_high: RawFd,
     /// Of the youngest connection. The kernel hands out the lowest free one, so it tells how many are in use.
@@ -122,10 +126,16 @@ impl Net {
             happened: Vec::with_capacity(EVENTS_MAX),
             reported: Vec::new(),
             waiting: None,
+            watches_ring: false,
             descriptors_high: descriptors_high(),
             newest: 0,
         };
         net.watch_listeners(libc::EPOLL_CTL_ADD, true)?;
+        if let Some(ring) = net.core.ring() {
+            watch(own, libc::EPOLL_CTL_ADD, ring.descriptor(), READABLE, RING)?;
+            ring.watch();
+            net.watches_ring = true;
+        }
         net.core.pulse().serve();
         Ok(net)
     }
@@ -133,6 +143,10 @@ impl Net {
     pub(in crate::rt) fn poll(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         if !std::mem::take(&mut self.fetched) {
             self.fetch()?;
+        }
+        if let Some(ring) = self.core.ring() {
+            ring.attend(true);
+            ring.reap();
         }
         let slots = &self.slots;
         self.reported.retain(|token| is_pending(slots, *token));
@@ -149,8 +163,8 @@ impl Net {
                 accept = true;
                 continue;
             }
-            // Rung as the doze ended anyway.
-            if token == ALARM {
+            // Rung as the doze ended anyway; reaped above.
+            if token == ALARM || token == RING {
                 continue;
             }
             if let Some(slot) = occupied(&mut self.slots, Token(token))
@@ -367,11 +381,16 @@ impl Net {
         loop {
             // Who is ready runs first; and what it asks of the disk must be on its way before anybody sleeps.
             Pass::default().await;
-            if turn::is_awaited() {
+            let ring = self.core.ring();
+            ring.inspect(|ring| ring.submit());
+            if turn::is_awaited() || ring.is_some_and(|ring| ring.is_queued()) {
                 self.core.turn_reactor().await;
             }
+            if ring.is_some_and(|ring| ring.is_queued()) {
+                return Ok(());
+            }
             if turn::is_awaited() || turn::is_under_way() {
-                // Of the end of a write the rings tell the executor alone.
+                // Of the end of such an operation glommio's rings tell the executor alone.
                 break;
             }
             match self.doze(till, ready) {
@@ -390,7 +409,10 @@ impl Net {
         let waiting = &mut self.waiting;
         let timer = till.map(|till| Timer::new(until(&self.core, till)));
         let _parked = self.core.pulse().park();
-        match wait(set, waiting, timer, ready).await {
+        self.core.ring().inspect(|ring| ring.attend(false));
+        let turned = wait(set, waiting, timer, ready).await;
+        self.core.ring().inspect(|ring| ring.attend(true));
+        match turned {
             true => self.core.note_turn(),
             // Or deadlines close to each other could keep the reactor waiting for ever.
             false => self.core.turn_reactor().await,
@@ -406,7 +428,8 @@ impl Net {
         let Some(waker) = &self.waker else {
             return Dozed::Unable;
         };
-        let pause = till.map_or(DOZE_MAX, |till| until(&self.core, till).min(DOZE_MAX));
+        let longest = turn::interval_max();
+        let pause = till.map_or(longest, |till| until(&self.core, till).min(longest));
         self.alarm.set(true);
         let dozed = if ready(&mut Context::from_waker(waker)) {
             Dozed::Events(0)
@@ -419,16 +442,22 @@ impl Net {
             )
         };
         self.alarm.set(false);
+        let ended = self.core.ring().is_some_and(|ring| ring.reap());
         if let Dozed::Events(count @ 1..) = dozed {
             // SAFETY: the kernel filled the first `count` entries, which is within the capacity it was told.
             unsafe { self.happened.set_len(count) };
-            self.happened.retain(|happened| happened.u64 != ALARM);
+            self.happened
+                .retain(|happened| !matches!(happened.u64, ALARM | RING));
             self.fetched = !self.happened.is_empty();
             if !self.fetched {
                 return Dozed::Rung;
             }
         }
-        dozed
+        match dozed {
+            // By the end of a write, which the kernel finishes on this thread.
+            Dozed::Interrupted | Dozed::Over if ended => Dozed::Rung,
+            dozed => dozed,
+        }
     }
 
     fn insert(&mut self, socket: TcpStream, interest: u32) -> io::Result<Token> {
@@ -478,6 +507,16 @@ impl Net {
     }
 }
 
+impl Drop for Net {
+    fn drop(&mut self) {
+        if self.watches_ring
+            && let Some(ring) = self.core.ring()
+        {
+            ring.unwatch();
+        }
+    }
+}
+
 fn occupied(slots: &mut [Slot], token: Token) -> Option<&mut Slot> {
     let slot = slots.get_mut((token.0 & 0xffff_ffff) as usize)?;
     let current = u64::from(slot.generation) == token.0 >> 32 && slot.socket.is_some();
@@ -494,47 +533,6 @@ fn descriptors_high() -> RawFd {
     let all = preflight::limit(libc::RLIMIT_NOFILE).rlim_cur;
     let files = (all / 4).min(DESCRIPTORS_FOR_FILES_MAX);
     RawFd::try_from(all - files).unwrap_or(RawFd::MAX)
-}
-
-fn listener(addr: SocketAddr) -> io::Result<Socket> {
-    let socket = stream_socket(addr)?;
-    if addr.is_ipv6() {
-        // The caller lists the IPv4 address beside it, if wanted.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&SockAddr::from(addr))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-/// Non-blocking, close-on-exec, no Nagle delay; accepted sockets inherit the latter.
-fn stream_socket(peer: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(peer),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket)
-}
-
-fn accept_one(listener: RawFd) -> io::Result<(TcpStream, SocketAddr)> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: storage and length are the pair socket2 prepared for exactly this; the descriptor returned is
-    // owned by nobody else.
-    let (socket, addr) = unsafe {
-        SockAddr::try_init(|storage, len| {
-            let fd = libc::accept4(listener, storage.cast(), len, flags);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(OwnedFd::from_raw_fd(fd))
-        })
-    }?;
-    let addr = addr.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    Ok((TcpStream::from(socket), addr))
 }
 
 pub(super) fn watch(
@@ -561,62 +559,5 @@ fn again_if_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Resu
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
-    }
-}
-
-/// Whether a socket that dials is its own peer. The kernel picks its port, and on loopback may pick the very one that is
-/// dialled: where nobody listens, the socket then meets itself (TCP's simultaneous open) and looks connected.
-fn has_met_itself(socket: &Socket, to: SocketAddr) -> bool {
-    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
-    local.is_some_and(|local| (local.ip(), local.port()) == (to.ip(), to.port()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_that_meets_itself_is_told_from_one_that_meets_a_listener() {
-        let socket = stream_socket(SocketAddr::from(([127, 0, 0, 1], 1))).expect("a socket");
-        let any = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)));
-        socket.bind(&any).expect("loopback exists");
-        let own = socket.local_addr().expect("bound").as_socket();
-        let own = own.expect("TCP");
-        // What the kernel may do by itself when nobody listens there.
-        if let Err(error) = socket.connect(&SockAddr::from(own)) {
-            assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
-        }
-        let peer = socket.peer_addr().expect("it looks connected");
-        assert_eq!(peer.as_socket(), Some(own));
-        assert!(has_met_itself(&socket, own));
-
-        let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback exists");
-        let there = listener.local_addr().expect("bound").as_socket();
-        let there = there.expect("TCP");
-        let socket = stream_socket(there).expect("a socket");
-        if let Err(error) = socket.connect(&SockAddr::from(there)) {
-            assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
-        }
-        assert!(!has_met_itself(&socket, there));
-    }
-
-    #[test]
-    fn accepted_sockets_inherit_no_delay() {
-        let listener = listener(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback exists");
-        let addr = listener.local_addr().expect("bound").as_socket();
-        let client = TcpStream::connect(addr.expect("TCP")).expect("connect");
-        let (mut socket, peer) = loop {
-            match accept_one(listener.as_raw_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => break done.expect("one waits"),
-            }
-        };
-        assert_eq!(peer, client.local_addr().expect("connected"));
-        assert!(socket.nodelay().expect("TCP"));
-        let error = socket.read(&mut [0]).expect_err("nothing was sent");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        // SAFETY: asks for the flags of an open descriptor.
-        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
-        assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     }
 }

@@ -27,21 +27,63 @@ const AHEAD: Duration = Duration::from_nanos(400);
 /// too (`store/pace.rs`), so timers and disk completions wait no longer than they do behind one of those.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_micros(200);
 
+/// The same while nobody waits for something that comes soon: the reactor then brings nothing but the ends of long
+/// sleeps, and what other threads say to background tasks.
+const INTERVAL_QUIET_MAX: Duration = Duration::from_millis(1);
+
+/// A sleep from this on may end late by [`INTERVAL_QUIET_MAX`].
+const LONG_SLEEP: Duration = Duration::from_millis(10);
+
 thread_local! {
     /// An operation has been queued that the kernel has not been told of: that takes a turn of the reactor.
     static AWAITED: Cell<bool> = const { Cell::new(false) };
     /// Operations on the disk that have not come back.
     static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
+    /// Who waits for the reactor, and not for long: disk, blocking calls, yields, short sleeps.
+    static IMPATIENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How long the reactor may be left alone now.
+pub(super) fn interval_max() -> Duration {
+    match IMPATIENT.get() {
+        0 => INTERVAL_QUIET_MAX,
+        _ => INTERVAL_MAX,
+    }
+}
+
+/// Somebody who waits for the reactor, and not for long.
+pub(super) struct Impatient(());
+
+impl Impatient {
+    pub(super) fn new() -> Impatient {
+        IMPATIENT.set(IMPATIENT.get() + 1);
+        Impatient(())
+    }
+
+    /// Nobody, if the sleep is long.
+    pub(super) fn sleeper(pause: Duration) -> Option<Impatient> {
+        (pause < LONG_SLEEP).then(Impatient::new)
+    }
+}
+
+impl Drop for Impatient {
+    fn drop(&mut self) {
+        IMPATIENT.set(IMPATIENT.get() - 1);
+    }
 }
 
 /// An operation on the disk, until it has come back or nobody waits for it any more.
-pub(super) struct UnderWay(());
+pub(super) struct UnderWay {
+    _impatient: Impatient,
+}
 
 /// Something was queued for the disk.
 pub(super) fn queued() -> UnderWay {
     AWAITED.set(true);
     UNDER_WAY.set(UNDER_WAY.get() + 1);
-    UnderWay(())
+    UnderWay {
+        _impatient: Impatient::new(),
+    }
 }
 
 impl Drop for UnderWay {
@@ -85,7 +127,7 @@ impl Future for Pass {
 }
 
 #[derive(Default)]
-pub(super) struct Turn(Option<(Timer, Arc<Bell>)>);
+pub(super) struct Turn(Option<(Timer, Arc<Bell>, Impatient)>);
 
 struct Bell {
     rung: AtomicBool,
@@ -107,7 +149,7 @@ impl Future for Turn {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some((_, bell)) = &self.0 {
+        if let Some((_, bell, _)) = &self.0 {
             return super::ready_if(bell.rung.load(Ordering::Relaxed));
         }
         let bell = Arc::new(Bell {
@@ -123,7 +165,7 @@ impl Future for Turn {
                 break timer;
             }
         };
-        self.0 = Some((timer, bell));
+        self.0 = Some((timer, bell, Impatient::new()));
         wait_for_timer();
         Poll::Pending
     }
