@@ -39,6 +39,20 @@ impl Rows {
         self.bytes.reserve(bytes);
     }
 
+    /// Gives back what was reserved and will not be used, if that is most of it.
+    pub fn trim(&mut self) {
+        if self.places.len() < self.places.capacity() / 2 {
+            self.places.shrink_to_fit();
+            self.bytes.shrink_to_fit();
+        }
+    }
+
+    /// Memory it takes, used or not.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.places.capacity() * size_of::<Place>()
+    }
+
     /// Copies a row to the end.
     #[inline]
     pub fn push(&mut self, row: Row<'_>) {

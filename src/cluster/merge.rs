@@ -68,7 +68,7 @@ pub struct Merge {
     agreed: Vec<usize>,
     /// Streams whose page is used up. The row given out last may lie in it, so it goes at the next step.
     spent: Vec<usize>,
-    /// Keys and values of all pages held.
+    /// Memory of all pages held.
     held_bytes: usize,
 }
 
@@ -166,7 +166,7 @@ impl Merge {
             return Err(Disorder);
         }
         let moves = stream.left() == 0;
-        self.held_bytes += rows.byte_len();
+        self.held_bytes += rows.memory_bytes();
         stream.take_page(rows);
         match resume {
             Some(_) => {
@@ -270,7 +270,7 @@ impl Merge {
     fn turn_spent(&mut self) {
         while let Some(at) = self.spent.pop() {
             let stream = &mut self.streams[at];
-            self.held_bytes -= stream.page.byte_len();
+            self.held_bytes -= stream.page.memory_bytes();
             stream.page = std::mem::take(&mut stream.following);
             stream.at = 0;
         }

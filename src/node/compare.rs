@@ -76,6 +76,7 @@ impl Router {
                 after: compare.after.map(Box::from),
                 to: Some(compare.to.into()),
                 dead: true,
+                apart: true,
                 slices: Some(compare.slices),
                 ..ScanRange::default()
             },

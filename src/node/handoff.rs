@@ -279,6 +279,7 @@ impl Router {
                 let rest = rest.unwrap_or_else(|| {
                     Box::new(ScanRange {
                         dead: true,
+                        apart: true,
                         slices: owed.machine.pass().cloned().map(Box::new),
                         ..ScanRange::default()
                     })

@@ -219,6 +219,7 @@ impl Router {
         let range = Box::new(ScanRange {
             after,
             dead: true,
+            apart: true,
             slices: Some(slices.clone()),
             ..ScanRange::default()
         });

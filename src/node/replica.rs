@@ -193,6 +193,7 @@ impl Router {
             to: own(scan.to),
             dead: !planted::is(Bug::GravesStripped),
             slices: scan.slices,
+            apart: false,
         };
         let rows_max = (scan.rows_max as usize).clamp(1, SCAN_PAGE_ROWS);
         let (shard, asker) = (scan.shard, Asker::Peer(job));

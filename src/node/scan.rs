@@ -108,6 +108,7 @@ impl Scan {
             to: self.to.clone(),
             dead: self.sources.copies > 1,
             slices: self.sources.streams[at].slices.clone(),
+            apart: false,
         };
         Some((at, range, self.page_rows()))
     }

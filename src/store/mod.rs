@@ -211,6 +211,9 @@ pub struct ScanRange {
     pub dead: bool,
     /// Only keys of these slices of the ring; `None`: all.
     pub slices: Option<Box<Slices>>,
+    /// Blocks come from the disk, and do not go into the cache: a walk over everything, which must not drive out what
+    /// clients read.
+    pub apart: bool,
 }
 
 /// Counters and gauges of one shard.

@@ -30,14 +30,15 @@ impl Store {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Page, ReadError> {
+        let rows_max = rows_max.min(EXAMINED_MAX);
         let after = range.after.as_deref();
         let from = after.max(range.from.as_deref()).unwrap_or_default();
-        let mut merge = Merge::seek(self.sources(rows_max), from).await?;
+        let mut merge = Merge::seek(self.sources(rows_max, range.apart), from).await?;
         let mut page = Page::default();
         let mut examined = 0;
         while let Some((key, held)) = merge.head() {
             if range.to.as_deref().is_some_and(|to| key > to) {
-                return Ok(page);
+                break;
             }
             if after.is_none_or(|after| key > after) {
                 let value = held.entry.value();
@@ -62,12 +63,13 @@ impl Store {
                 merge.advance().await?;
             }
         }
+        page.rows.trim();
         Ok(page)
     }
 
-    fn sources(&self, rows_max: usize) -> Vec<Source> {
+    fn sources(&self, rows_max: usize, apart: bool) -> Vec<Source> {
         let state = self.state.borrow();
-        let cache = self.shared.cache();
+        let cache = (!apart).then(|| Rc::clone(self.shared.cache()));
         // What a memtable shows of the page if all sources are alike, and the key it begins behind.
         let tables = (0..LEVELS).map(|level| match level {
             0 => state.levels.level(0).len(),
@@ -84,14 +86,14 @@ impl Store {
                 .levels
                 .level(0)
                 .iter()
-                .map(|table| Source::Table(table.cursor(Some(Rc::clone(cache))))),
+                .map(|table| Source::Table(table.cursor(cache.clone()))),
         );
         for level in 1..LEVELS {
             let tables = state.levels.level(level);
             if !tables.is_empty() {
                 sources.push(Source::Level(LevelCursor::new(
                     tables.to_vec(),
-                    Some(Rc::clone(cache)),
+                    cache.clone(),
                 )));
             }
         }

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use kvstore::base::limits::DISK_PAGE_BYTES;
 use kvstore::rt::Rt;
@@ -174,5 +176,55 @@ fn sockets_may_go_while_writes_are_under_way() {
                 assert!(holds(&rt, &path, 3, round).await);
             }
         },
+    );
+}
+
+/// What the disk refuses is an error also on the ring, and no write that was cut short passes for a whole one.
+#[test]
+fn a_write_beyond_the_limit_of_file_sizes_fails() {
+    in_a_node(
+        "durable::a_write_beyond_the_limit_of_file_sizes_fails",
+        async |rt, path| {
+            let file = Rc::new(zeroed(&rt, &path, 2).await);
+            limit_file_sizes(2 * PAGE);
+            let mut net = rt.net(&[]).expect("sockets");
+            net.poll(&mut Vec::new()).expect("poll");
+            for (pages, page, wanted) in [
+                (1, 1, Ok(())),
+                (1, 2, Err(io::ErrorKind::FileTooLarge)),
+                (2, 1, Err(io::ErrorKind::StorageFull)),
+            ] {
+                let ended = Rc::new(Cell::new(None));
+                let (file, told) = (Rc::clone(&file), Rc::clone(&ended));
+                rt.spawn(async move {
+                    let mut buf = file.alloc(pages * DISK_PAGE_BYTES);
+                    buf.fill(9);
+                    let written = file.write_at(buf, page * PAGE).await;
+                    told.set(Some(written.map_err(|error| error.kind())));
+                });
+                let got = loop {
+                    if let Some(got) = ended.get() {
+                        break got;
+                    }
+                    let soon = rt.now() + Duration::from_millis(1);
+                    net.park(Some(soon), &mut |_| false).await.expect("park");
+                    net.poll(&mut Vec::new()).expect("poll");
+                };
+                assert_eq!(got, wanted, "{pages} pages at page {page}");
+            }
+        },
+    );
+}
+
+#[expect(unsafe_code, reason = "setrlimit has no safe wrapper")]
+fn limit_file_sizes(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: only reads the limit, which lives.
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) },
+        0
     );
 }

@@ -75,8 +75,8 @@ enum State {
 impl Ring {
     /// For the calling thread alone.
     pub(super) fn new() -> io::Result<Ring> {
-        // The end of a write need not interrupt a core at work: it makes system calls all the time, and each of
-        // them looks. Kernels before 6.0 do without.
+        // The end of a write need not interrupt a core at work: each of its system calls looks, and they are never
+        // farther apart than a slice of background work (`base::limits::SLICE`). Kernels before 6.0 do without.
         let ring = IoUring::builder()
             .setup_coop_taskrun()
             .setup_single_issuer()
@@ -205,7 +205,8 @@ impl Inner {
             .build()
             .user_data(slot as u64);
         // SAFETY: `writes` keeps the buffer, which does not move its bytes, and the file until the kernel has
-        // answered; the ring waits for that when it is dropped.
+        // answered; the ring waits for that when it is dropped. Should a detached task hold the ring that holds its
+        // waker, both stay for ever, and the buffer with them.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         // There are as many entries as slots.
         pushed.expect("a free slot has a free entry");
@@ -290,6 +291,6 @@ impl Drop for Writing {
 fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
     )
 }

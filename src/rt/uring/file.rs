@@ -1,4 +1,4 @@
-//! Direct I/O through glommio, and the path operations that run on the blocking thread.
+//! Direct I/O through glommio or, for durable writes, the ring beside it; and the path operations that run on the blocking thread.
 //!
 //! Traps of glommio 0.9.0 kept out here: `DmaFile::create` opens write-only (its first read probe would fail),
 //! `read_at` returns stale bytes behind the end of a file, `file_size` asks by path and is wrong after a
@@ -114,7 +114,7 @@ impl File {
             }
         };
         if count < len {
-            // The only cause of a short write to a file is a full disk. Not repeated for the rest: the caller
+            // A full disk, or a limit of file sizes. Not repeated for the rest: the caller
             // must not believe that what follows is one write.
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,

@@ -130,6 +130,9 @@ impl Core {
     }
 
     pub(in crate::rt) async fn yield_now(&self) {
+        if let Some(ring) = self.ring() {
+            ring.submit();
+        }
         turn::Turn::default().await;
     }
 
@@ -143,8 +146,7 @@ impl Core {
             ring.submit();
             self.0.told.set(now);
         }
-        let overdue = now.since(self.0.turned.get()) >= turn::interval_max();
-        if overdue || !crowd && turn::is_awaited() {
+        if self.is_overdue_at(now) || !crowd && turn::is_awaited() {
             self.turn_reactor().await;
         }
     }
@@ -156,13 +158,23 @@ impl Core {
         self.note_turn();
     }
 
+    /// The reactor has been left alone for long enough.
+    fn is_overdue(&self) -> bool {
+        self.is_overdue_at(self.now())
+    }
+
+    fn is_overdue_at(&self, now: Instant) -> bool {
+        now.since(self.0.turned.get()) >= turn::interval_max()
+    }
+
     /// The reactor has just turned.
     fn note_turn(&self) {
         self.0.turned.set(self.now());
     }
 
     pub(in crate::rt) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local(cores::abort_on_panic(task)).detach();
+        let task = turn::counted(cores::abort_on_panic(task));
+        glommio::spawn_local(task).detach();
     }
 
     pub(in crate::rt) fn stop(&self) -> &Stop {

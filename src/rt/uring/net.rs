@@ -32,7 +32,7 @@ use socket2::{SockAddr, Socket};
 
 use super::doze::{Alarm, Dozed, doze};
 use super::tcp::{accept_one, has_met_itself, listener, stream_socket};
-use super::turn::{self, Pass};
+use super::turn;
 use super::waiting::{Waiting, duplicate, wait};
 use super::{Core, preflight, until};
 use crate::base::time::Instant;
@@ -380,7 +380,10 @@ impl Net {
         }
         loop {
             // Who is ready runs first; and what it asks of the disk must be on its way before anybody sleeps.
-            Pass::default().await;
+            turn::settle().await;
+            if self.core.is_overdue() {
+                self.core.turn_reactor().await;
+            }
             let ring = self.core.ring();
             ring.inspect(|ring| ring.submit());
             if turn::is_awaited() || ring.is_some_and(|ring| ring.is_queued()) {

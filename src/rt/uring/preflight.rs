@@ -42,7 +42,7 @@ pub fn preflight() -> Result<(), StartError> {
 }
 
 /// What rings, sockets and wake-ups of one core, and the process around them, keep open.
-const DESCRIPTORS_PER_CORE: u64 = 16;
+const DESCRIPTORS_PER_CORE: u64 = 17;
 const DESCRIPTORS_OF_PROCESS: u64 = 32;
 
 /// Files this process may have open (as [`preflight`] has raised it); an error when they do not suffice for so
