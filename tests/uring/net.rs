@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
@@ -245,6 +246,42 @@ fn every_event_ends_the_park_it_comes_in() {
             other.join().expect("client");
         });
     });
+}
+
+/// A read stops at what was sent as urgent, and the edge for all of it has been told by then.
+#[test]
+fn what_is_behind_urgent_data_is_told_too() {
+    isolated("net::what_is_behind_urgent_data_is_told_too", || {
+        let dir = data_dir();
+        on_one_core(dir.path(), |rt, _| async move {
+            let addr = free_addr();
+            let mut net = rt.net(&[addr]).expect("listen");
+            let (token, mut client) = pair(&mut net, addr).await;
+            for round in 0..3 {
+                client.write_all(b"before").expect("send");
+                send_urgent(&client);
+                client.write_all(b"behind").expect("send");
+                let (mut buf, mut got) = ([0; 64], Vec::new());
+                while !got.ends_with(b"behind") {
+                    for event in next(&mut net).await {
+                        assert!(matches!(event, Event::Ready { token: of, .. } if of == token));
+                        // Once for each event, as the node does.
+                        if let Ok(count) = net.read(token, &mut buf) {
+                            got.extend_from_slice(&buf[..count]);
+                        }
+                    }
+                }
+                assert_eq!(got, b"beforebehind", "round {round}");
+            }
+        });
+    });
+}
+
+#[expect(unsafe_code, reason = "send with a flag has no safe wrapper")]
+fn send_urgent(socket: &TcpStream) {
+    // SAFETY: one byte of a live value, to a socket that is open.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
 }
 
 #[test]

@@ -48,8 +48,10 @@ const RING: u64 = u64::MAX - 2;
 pub(super) const READABLE: u32 = libc::EPOLLIN as u32;
 const WRITABLE: u32 = libc::EPOLLOUT as u32;
 /// Interest in reading alone: an edge, with the end of the stream told apart.
-const READ_EDGE: u32 = READABLE | libc::EPOLLRDHUP as u32 | libc::EPOLLET as u32;
+const READ_EDGE: u32 = READABLE | (libc::EPOLLRDHUP | libc::EPOLLPRI) as u32 | libc::EPOLLET as u32;
 const ENDED: u32 = libc::EPOLLRDHUP as u32 | BROKEN;
+/// Urgent data: a read stops before it, whatever is behind.
+const URGENT: u32 = libc::EPOLLPRI as u32;
 const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 
 pub(in crate::rt) struct Net {
@@ -88,8 +90,8 @@ struct Slot {
     interest: u32,
     /// The edge has been told, and no read has found the socket empty since.
     pending: bool,
-    /// The peer has sent its last: only a read of nothing, or an error, empties the socket.
-    ended: bool,
+    /// The peer has sent its last, or something urgent: only a read of nothing, or an error, empties the socket.
+    stops_short: bool,
 }
 
 impl Net {
@@ -170,7 +172,7 @@ impl Net {
             if let Some(slot) = occupied(&mut self.slots, Token(token))
                 && slot.interest == READ_EDGE
             {
-                slot.ended |= flags & ENDED != 0;
+                slot.stops_short |= flags & (ENDED | URGENT) != 0;
                 if std::mem::replace(&mut slot.pending, true) {
                     // Told above.
                     continue;
@@ -291,7 +293,7 @@ impl Net {
         let mut socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let read = again_if_interrupted(|| socket.read(buf));
         match &read {
-            Ok(read) if *read < buf.len() && !slot.ended => slot.pending = false,
+            Ok(read) if *read < buf.len() && !slot.stops_short => slot.pending = false,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => slot.pending = false,
             _ => {}
         }
