@@ -223,8 +223,6 @@ fn limit_file_sizes(bytes: u64) {
         rlim_max: bytes,
     };
     // SAFETY: only reads the limit, which lives.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    assert_eq!(set, 0);
 }

@@ -34,7 +34,7 @@ pub(super) const INTERVAL_MAX: Duration = Duration::from_micros(200);
 const INTERVAL_QUIET_MAX: Duration = Duration::from_millis(10);
 
 /// A sleep from this on may end late by [`INTERVAL_QUIET_MAX`].
-const LONG_SLEEP: Duration = Duration::from_millis(50);
+const LONG_SLEEP: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// An operation has been queued that the kernel has not been told of: that takes a turn of the reactor.
