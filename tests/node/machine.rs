@@ -83,7 +83,7 @@ fn too_few_files_for_a_start_are_refused() {
         &output(under("ulimit -n 40", dir.path()).args(["-cores", "1"])),
         1,
     );
-    assert_eq!(error, "open-file limit is 40, need at least 48");
+    assert_eq!(error, "open-file limit is 40, need at least 49");
     assert!(hint.contains("ulimit -n 65536"), "{hint}");
     assert!(!dir.path().join("data").exists(), "nothing was touched");
 }
