@@ -35,6 +35,8 @@ const SOON: Duration = Duration::from_secs(20);
 struct Town {
     world: World,
     client: Rt,
+    /// How many of the nodes are members, from the first.
+    members: u16,
     /// N.
     copies: usize,
     /// Rows soon lie in tables, whose blocks are read from the disk each time.
@@ -69,6 +71,7 @@ impl Town {
         let town = Town {
             world,
             client,
+            members: NODES,
             copies: 3,
             on_disk: false,
             repair_every: None,
@@ -119,7 +122,8 @@ impl Town {
             zone: String::new(),
         };
         let setup = self.setup(node);
-        let topology = Topology::new(NAMES.iter().map(member).collect(), self.copies, 10);
+        let names = NAMES.iter().take(usize::from(self.members));
+        let topology = Topology::new(names.map(member).collect(), self.copies, 10);
         let mut config = config(setup.shards.get());
         config.store.node_uuid = setup.uuid.get();
         config.listen = vec![address(node)];
@@ -671,6 +675,34 @@ fn what_no_hint_holds_is_found_by_comparison() {
         assert!(town.metric(A, "repair_passes") > before, "SEED={seed}");
         let after = town.metric(A, "rows_repaired") + town.metric(B, "rows_repaired");
         assert_eq!(after, repaired, "SEED={seed}: equal now");
+    }
+}
+
+/// All are started again with a longer list: the rows whose owner the new member is come to it, as those that owned
+/// them before and still do find that it lacks them.
+#[test]
+fn a_member_that_was_added_to_the_list_of_all_gets_its_rows() {
+    for seed in 0..4 {
+        let mut town = Town::new(seed);
+        (town.members, town.copies) = (2, 2);
+        (A..=B).for_each(|node| town.boot(node));
+        (A..=B).for_each(|node| town.until(node, "\"status\":\"ok\""));
+        for at in 0..60 {
+            let body = format!("{{\"key\":\"key{at}\",\"value\":\"v\"}}");
+            let told = town.ask(A, &post("/put?w=2", &body));
+            assert!(told.starts_with("200 "), "SEED={seed}: {told}");
+        }
+        (A..=B).for_each(|node| town.stop(node));
+        town.members = 3;
+        town.repair_every = Some(Duration::from_secs(5));
+        let town = town.started();
+        town.world.run_for(3 * SOON);
+        for (node, at) in (A..=C).flat_map(|node| (0..60).map(move |at| (node, at))) {
+            let got = town.ask(node, &get(&format!("/get?r=1&key=key{at}")));
+            assert_eq!(got, "200 v", "SEED={seed} node {node} key{at}");
+        }
+        let sent = town.metric(A, "rows_repaired") + town.metric(B, "rows_repaired");
+        assert!((10..60).contains(&sent), "SEED={seed}: {sent}");
     }
 }
 
