@@ -60,11 +60,13 @@ pub enum Sim {
     },
 }
 
+/// What may follow the word `sim`.
+pub const SIM_USAGE: &str = "kvstore sim -seed 72, or kvstore sim -seeds 0..3000 [-jobs 2]";
+
 /// Understands what follows the word `sim`.
 pub fn parse_sim(argv: &[String]) -> Result<Sim, StartError> {
     let command = command_of([valued("seed"), valued("seeds"), valued("jobs")]);
-    let hint = "kvstore sim -seed 72, or kvstore sim -seeds 0..3000";
-    let refused = |error: String| StartError::usage(error, hint);
+    let refused = |error: String| StartError::usage(error, SIM_USAGE);
     let matches = command
         .clone()
         .try_get_matches_from(rewrite(&command, argv))
@@ -411,8 +413,7 @@ mod tests {
         ] {
             let found = seed(line).unwrap_err();
             assert_eq!((&*found.error, found.exit), (error, 2), "{line}");
-            let hint = "kvstore sim -seed 72, or kvstore sim -seeds 0..3000";
-            assert_eq!(found.hint, hint);
+            assert_eq!(found.hint, SIM_USAGE);
         }
     }
 

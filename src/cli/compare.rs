@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction};
 
 use super::args::{command_of, mistake, rewrite, valued};
-use super::{StartError, say};
+use super::{StartError, help, say};
 use crate::load::report::compare;
 use crate::load::report::fail_if::{self, FailIf};
 use crate::load::report::json::{self, Report};
@@ -34,6 +34,9 @@ struct Compare {
 
 /// All that follows the words `bench compare`.
 pub fn compare(argv: &[String], out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    if let Some(code) = help(argv, USAGE, out) {
+        return Ok(code);
+    }
     let asked = parse(argv)?;
     let [a, b] = asked.files.each_ref().map(|file| read(file));
     let (a, b) = (a?, b?);

@@ -120,8 +120,11 @@ fn start() -> Result<ExitCode, StartError> {
     if let Some((word, rest)) = argv.split_first()
         && word == "sim"
     {
-        let asked = args::parse_sim(rest)?;
-        return Ok(sim::run(asked, &mut std::io::stdout()));
+        let out = &mut std::io::stdout();
+        if let Some(code) = help(rest, args::SIM_USAGE, out) {
+            return Ok(code);
+        }
+        return Ok(sim::run(args::parse_sim(rest)?, out));
     }
     if let Some((word, rest)) = argv.split_first()
         && word == "bench"
@@ -205,6 +208,15 @@ fn refused(bad: BadValue) -> StartError {
         Source::Flag(_) => StartError::usage(bad.to_string(), hint),
         _ => StartError::new(bad.to_string(), hint),
     }
+}
+
+/// Prints the usage of a command whose few flags need no list, if that is what was asked for.
+fn help(argv: &[String], usage: &str, out: &mut dyn Write) -> Option<ExitCode> {
+    let asks = |arg: &String| ["-h", "-help", "--help"].contains(&&**arg);
+    argv.iter().any(asks).then(|| {
+        say(out, &format!("Usage: {usage}\n"));
+        ExitCode::SUCCESS
+    })
 }
 
 /// Writes to a terminal or pipe. A reader that went away is no reason to fail.

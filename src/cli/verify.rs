@@ -18,7 +18,7 @@ use clap::Arg;
 use super::args::{command_of, mistake, rewrite, valued};
 use super::bench::{self, url::url};
 use super::units::{parse_duration, show_duration};
-use super::{StartError, say};
+use super::{StartError, help, say};
 use crate::load::clients::{self, Node, Settled, Watched};
 use crate::load::template::Template;
 use crate::load::verify::{Plan, is_telling, summary};
@@ -51,6 +51,9 @@ struct Wanted {
 
 /// All that follows the word `verify`.
 pub fn verify(argv: &[String], out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    if let Some(code) = help(argv, USAGE, out) {
+        return Ok(code);
+    }
     let wanted = parse(argv)?;
     let clock = Clock::start();
     let nodes = reachable(&wanted)?;

@@ -504,6 +504,23 @@ fn help_and_version() {
 }
 
 #[test]
+fn every_command_says_how_it_is_used() {
+    let dir = scratch();
+    for (line, usage) in [
+        ("sim -help", "Usage: kvstore sim "),
+        ("verify --help", "Usage: kvstore verify "),
+        ("verify -w 2 -h", "Usage: kvstore verify "),
+        ("bench compare -help", "Usage: kvstore bench compare "),
+        ("bench -help", "kvstore bench: a load generator"),
+    ] {
+        let told = output(command(dir.path()).args(line.split(' ')));
+        let text = String::from_utf8(told.stdout).expect("UTF-8");
+        assert!(told.status.success() && told.stderr.is_empty(), "{line}");
+        assert!(text.starts_with(usage), "{line}: {text}");
+    }
+}
+
+#[test]
 fn a_simulated_cluster_is_replayed_alike() {
     let dir = scratch();
     let told = || output(command(dir.path()).args(["sim", "--seed", "72"]));
