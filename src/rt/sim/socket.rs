@@ -512,16 +512,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_severed_has_ended_for_both_and_what_was_under_way_is_lost() {
-        let (world, server, client) = pair(12);
+    /// A connection from one node to the other, both ends at rest.
+    fn connected(world: &World, server: &Rt, client: &Rt) -> [(net::Net, Token); 2] {
         let mut listening = server.net(&[address(1)]).unwrap();
         let mut net = client.net(&[]).unwrap();
-        let (here, there) = world.run(&client, async {
+        let (here, there) = world.run(client, async {
             let here = net.connect(address(1)).unwrap();
             (here, accepted(&mut listening).await)
         });
         world.run_for(Duration::from_secs(1));
+        [(net, here), (listening, there)]
+    }
+
+    #[test]
+    fn what_is_severed_has_ended_for_both_and_what_was_under_way_is_lost() {
+        let (world, server, client) = pair(12);
+        let [(mut net, here), (mut listening, there)] = connected(&world, &server, &client);
         assert_eq!(world.sever(2, 3), 0);
         let mut rounds = 0;
         let reset = loop {
@@ -542,13 +548,7 @@ mod tests {
     #[test]
     fn a_partition_makes_bytes_wait_one_way() {
         let (world, server, client) = pair(12);
-        let mut listening = server.net(&[address(1)]).unwrap();
-        let mut net = client.net(&[]).unwrap();
-        let (here, there) = world.run(&client, async {
-            let here = net.connect(address(1)).unwrap();
-            (here, accepted(&mut listening).await)
-        });
-        world.run_for(Duration::from_secs(1));
+        let [(mut net, here), (mut listening, there)] = connected(&world, &server, &client);
         world.partition(2, 1);
         assert!(net.write(here, b"lost").unwrap() > 0);
         assert!(listening.write(there, b"seen").unwrap() > 0);

@@ -17,8 +17,9 @@
 //! - other work of the disk: while it is under way nobody dozes (`turn.rs`). Its end would interrupt the doze too,
 //!   unless a worker of the kernel did it: that only fills a ring which is in no set.
 //! - other cores: they wake whatever waker is registered, and here it is an [`Alarm`], an eventfd in the set.
-//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most the length of a doze
-//!   (`turn.rs`), because one that brings nothing is followed by a park, and one that is interrupted by a turn.
+//! - timers of other tasks, the blocking thread, pings of the watchdog: late by at most two dozes (`turn.rs`), because
+//!   one that brings nothing is followed by a park, one that is interrupted by a turn, and none begins when the reactor
+//!   has been left alone for the length of one.
 
 #![expect(unsafe_code, reason = "eventfd and epoll_pwait2 have no safe wrapper")]
 

@@ -33,7 +33,7 @@ pub(super) const INTERVAL_MAX: Duration = Duration::from_micros(200);
 /// virtual machine must ask its host for: 4 µs of each wait when it was 1 ms, nothing at 10 ms.
 const INTERVAL_QUIET_MAX: Duration = Duration::from_millis(10);
 
-/// A sleep from this on may end late by [`INTERVAL_QUIET_MAX`].
+/// A sleep from this on may end late by twice [`INTERVAL_QUIET_MAX`].
 const LONG_SLEEP: Duration = Duration::from_millis(10);
 
 thread_local! {
