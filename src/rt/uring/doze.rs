@@ -10,6 +10,10 @@
 //! CPUs), its wake-up included; a doze costs one. Under load the next request is a few microseconds away, so most
 //! waits end here, and the CPU idles meanwhile.
 //!
+//! A doze begins awake while one short write is all the disk owes: few wait for it, and the waking of this CPU when it
+//! ends, and the next request comes, would be a seventh of what they wait (docs/decisions/0008-durable-ring.md). Each look
+//! gives the CPU away first, or a worker of the kernel that has to end the write on this CPU would wait for its next tick.
+//!
 //! What the executor would wake for while it sleeps, and what becomes of it here:
 //! - sockets: in the set.
 //! - durable writes: they have a ring of their own, which is in the set (`durable.rs`). The kernel finishes most of
@@ -24,11 +28,15 @@
 #![expect(unsafe_code, reason = "eventfd and epoll_pwait2 have no safe wrapper")]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a doze may be awake at its beginning: twice what a disk in good health takes. Of a slow one it is little.
+pub(super) const AWAKE_MAX: Duration = Duration::from_micros(200);
 
 /// Wakes a core that dozes, from any thread.
 pub(super) struct Alarm {
@@ -88,12 +96,29 @@ pub(super) enum Dozed {
     Unable,
 }
 
-/// Sleeps until the set has events, at most `pause`.
+/// Waits until the set has events: awake for `awake`, then asleep for `asleep` at most.
+#[expect(clippy::disallowed_methods, reason = "rt owns the clock")]
 pub(super) fn doze(
     set: RawFd,
-    happened: &mut [std::mem::MaybeUninit<libc::epoll_event>],
-    pause: Duration,
+    happened: &mut [MaybeUninit<libc::epoll_event>],
+    awake: Duration,
+    asleep: Duration,
 ) -> Dozed {
+    if !awake.is_zero() {
+        let began = Instant::now();
+        while began.elapsed() < awake {
+            std::thread::yield_now();
+            match sleep(set, happened, Duration::ZERO) {
+                Dozed::Over => {}
+                dozed => return dozed,
+            }
+        }
+    }
+    sleep(set, happened, asleep)
+}
+
+/// Sleeps until the set has events, at most `pause`.
+fn sleep(set: RawFd, happened: &mut [MaybeUninit<libc::epoll_event>], pause: Duration) -> Dozed {
     let pause = libc::timespec {
         tv_sec: pause.as_secs() as libc::time_t,
         tv_nsec: libc::c_long::from(pause.subsec_nanos() as i32),
@@ -124,7 +149,6 @@ pub(super) fn doze(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::MaybeUninit;
     use std::task::Waker;
 
     fn set_with(alarm: &Alarm) -> OwnedFd {
@@ -151,23 +175,25 @@ mod tests {
         let waker = Waker::from(Arc::clone(&alarm));
         let set = set_with(&alarm);
         let mut room = [MaybeUninit::uninit(); 4];
-        let mut doze = |pause| doze(set.as_raw_fd(), &mut room, pause);
-        if matches!(doze(Duration::ZERO), Dozed::Unable) {
+        let mut doze = |awake, asleep| doze(set.as_raw_fd(), &mut room, awake, asleep);
+        if matches!(doze(Duration::ZERO, Duration::ZERO), Dozed::Unable) {
             eprintln!("skipped: this kernel has no epoll_pwait2");
             return;
         }
-        for round in 0..3 {
+        for (awake, asleep) in [
+            (Duration::ZERO, LONG),
+            (LONG, Duration::ZERO),
+            (AWAKE_MAX, LONG),
+        ] {
+            let case = format!("awake for {awake:?}, asleep for {asleep:?}");
             waker.wake_by_ref();
-            let dozed = doze(Duration::ZERO);
-            assert!(matches!(dozed, Dozed::Over), "round {round}: {dozed:?}");
+            let dozed = doze(awake.min(AWAKE_MAX), Duration::ZERO);
+            assert!(matches!(dozed, Dozed::Over), "{case}: {dozed:?}");
             alarm.set(true);
             waker.wake_by_ref();
             // Never read, and yet each ring is an event of its own.
-            let dozed = doze(LONG);
-            assert!(
-                matches!(dozed, Dozed::Events(1)),
-                "round {round}: {dozed:?}"
-            );
+            let dozed = doze(awake, asleep);
+            assert!(matches!(dozed, Dozed::Events(1)), "{case}: {dozed:?}");
             alarm.set(false);
         }
     }

@@ -38,6 +38,8 @@ use io_uring::{IoUring, opcode, types};
 
 /// Writes under way at most; one shard has one. More go through glommio.
 const ENTRIES: u32 = 64;
+/// Bytes of a write that few wait for: the least that direct I/O writes, some 25 puts of 100 bytes.
+const LONE_MAX: usize = 4096;
 /// A write that nobody has looked after for so long looks after itself: its core's loop waits for something else.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -58,7 +60,7 @@ struct Inner {
 }
 
 struct Write {
-    _buf: DmaBuffer,
+    buf: DmaBuffer,
     /// Its descriptor must stay what it is until the kernel has looked it up.
     _file: Rc<DmaFile>,
     state: State,
@@ -160,6 +162,14 @@ impl Ring {
         self.inner.borrow().queued > 0
     }
 
+    /// Whether all that is under way is one write, and so short that few wait for it.
+    pub(super) fn is_lone(&self) -> bool {
+        let inner = self.inner.borrow();
+        let mut writes = inner.writes.iter().flatten();
+        inner.free.len() + 1 == ENTRIES as usize
+            && writes.all(|write| write.buf.as_bytes().len() <= LONE_MAX)
+    }
+
     /// Wakes whoever waits for a write that has ended. Whether one has.
     pub(super) fn reap(&self) -> bool {
         let mut any = false;
@@ -212,7 +222,7 @@ impl Inner {
         pushed.expect("a free slot has a free entry");
         self.queued += 1;
         self.writes[slot] = Some(Write {
-            _buf: buf,
+            buf,
             _file: Rc::clone(file),
             state: State::UnderWay(None),
         });

@@ -30,7 +30,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 use socket2::{SockAddr, Socket};
 
-use super::doze::{Alarm, Dozed, doze};
+use super::doze::{AWAKE_MAX, Alarm, Dozed, doze};
 use super::tcp::{accept_one, has_met_itself, listener, stream_socket};
 use super::turn;
 use super::waiting::{Waiting, duplicate, wait};
@@ -440,11 +440,12 @@ impl Net {
             Dozed::Events(0)
         } else {
             self.happened.clear();
-            doze(
-                self.set.as_raw_fd(),
-                &mut self.happened.spare_capacity_mut()[..EVENTS_MAX],
-                pause,
-            )
+            let awake = match self.core.ring() {
+                Some(ring) if ring.is_lone() => pause.min(AWAKE_MAX),
+                _ => Duration::ZERO,
+            };
+            let room = &mut self.happened.spare_capacity_mut()[..EVENTS_MAX];
+            doze(self.set.as_raw_fd(), room, awake, pause - awake)
         };
         self.alarm.set(false);
         let ended = self.core.ring().is_some_and(|ring| ring.reap());
