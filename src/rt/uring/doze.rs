@@ -10,9 +10,9 @@
 //! CPUs), its wake-up included; a doze costs one. Under load the next request is a few microseconds away, so most
 //! waits end here, and the CPU idles meanwhile.
 //!
-//! A doze begins awake while one short write is all the disk owes: few wait for it, and the waking of this CPU when it
-//! ends, and the next request comes, would be a seventh of what they wait (docs/decisions/0008-durable-ring.md). Each look
-//! gives the CPU away first, or a worker of the kernel that has to end the write on this CPU would wait for its next tick.
+//! A doze begins awake while one short write is all the disk owes: few wait for it, and the waking of this CPU is a seventh
+//! of what they wait (docs/decisions/0008-durable-ring.md). Each look gives the CPU away first: a worker of the kernel
+//! that has to end the write on this CPU would otherwise wait until the doze sleeps.
 //!
 //! What the executor would wake for while it sleeps, and what becomes of it here:
 //! - sockets: in the set.

@@ -36,10 +36,10 @@ use glommio::io::{DmaBuffer, DmaFile};
 use glommio::timer::Timer;
 use io_uring::{IoUring, opcode, types};
 
+use crate::base::limits::DISK_PAGE_BYTES;
+
 /// Writes under way at most; one shard has one. More go through glommio.
 const ENTRIES: u32 = 64;
-/// Bytes of a write that few wait for: the least that direct I/O writes, some 25 puts of 100 bytes.
-const LONE_MAX: usize = 4096;
 /// A write that nobody has looked after for so long looks after itself: its core's loop waits for something else.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -162,12 +162,12 @@ impl Ring {
         self.inner.borrow().queued > 0
     }
 
-    /// Whether all that is under way is one write, and so short that few wait for it.
+    /// Whether all that is under way is one write, and of one page, so that few wait for it: some 25 puts of 100 bytes.
     pub(super) fn is_lone(&self) -> bool {
         let inner = self.inner.borrow();
         let mut writes = inner.writes.iter().flatten();
         inner.free.len() + 1 == ENTRIES as usize
-            && writes.all(|write| write.buf.as_bytes().len() <= LONE_MAX)
+            && writes.all(|write| write.buf.as_bytes().len() <= DISK_PAGE_BYTES)
     }
 
     /// Wakes whoever waits for a write that has ended. Whether one has.
